@@ -1,0 +1,1 @@
+"""Actors: the role that samples a director and steps its environments."""

@@ -1,0 +1,1 @@
+"""Learner: the role that turns trajectories into new weights and publishes them."""

@@ -1,0 +1,1 @@
+"""Executor backends: who carries out an operator's request."""

@@ -1,0 +1,422 @@
+"""The whole configuration of a run: one model, checked before anything starts.
+
+Values that people choose are fields; numbers that follow from them are properties. Unknown keys,
+wrong types and contradictions are refused with the file, the key, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the text says which key, which value, what to do."""
+
+
+class _Section(BaseModel):
+    """A strict, immutable part of the configuration."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class RunConfig(_Section):
+    """Which run, and where it is written."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run; its directory is `dir/name`."""
+    dir: str = "runs"
+    """Directory that holds runs."""
+    seed: int = Field(1, ge=0)
+    """Seed of everything that is drawn: tasks, world, weights, sampling."""
+
+
+class TinyModelConfig(_Section):
+    """Shape of the embedded tiny director (Qwen2 architecture)."""
+
+    layers: int = Field(4, ge=1)
+    hidden: int = Field(128, ge=16)
+    intermediate: int = Field(384, ge=16)
+    heads: int = Field(4, ge=1)
+
+
+class ModelConfig(_Section):
+    """The director."""
+
+    path: str | None = None
+    """Directory of a Hugging Face checkpoint with tokenizer; empty: build the tiny director."""
+    tiny: TinyModelConfig = TinyModelConfig()
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the sampler's weights."""
+    max_length: int = Field(1024, ge=16)
+    """Longest token sequence of one episode, prompt included."""
+
+
+class WorldConfig(_Section):
+    """Size of the embedded look-up world."""
+
+    people: int = Field(150, ge=8)
+    namesakes: int = Field(50, ge=0)
+    cities: int = Field(50, ge=4)
+    firms: int = Field(50, ge=4)
+    seed: int = 7
+    """Seed of the world that reinforcement learning sees; the warm start never draws it."""
+
+
+class TasksConfig(_Section):
+    """What the director is asked."""
+
+    format: Literal["lookup_world", "hotpotqa", "gsm8k"] = "lookup_world"
+    path: str | None = None
+    """File or directory of the benchmark; not used by `lookup_world`."""
+    held_out: float = Field(0.2, gt=0, lt=1)
+    """Share of the questions that is held out (by a hash of the question)."""
+    eval_tasks: int = Field(240, ge=1)
+    """At most this many held-out questions are evaluated, drawn evenly over the skills."""
+    world: WorldConfig = WorldConfig()
+
+    @model_validator(mode="after")
+    def _path_fits_format(self) -> Self:
+        if self.format == "lookup_world" and self.path is not None:
+            raise ValueError(
+                f"tasks.path={self.path!r} contradicts tasks.format='lookup_world', which makes "
+                "its own questions; remove the path or name the file's format"
+            )
+        if self.format != "lookup_world" and self.path is None:
+            raise ValueError(f"tasks.format={self.format!r} needs tasks.path, the benchmark's file")
+        return self
+
+
+class SearchConfig(_Section):
+    """The Search operator's BM25 index."""
+
+    top_k: int = Field(1, ge=1, le=50)
+    """Passages returned per query."""
+    style: Literal["text", "titled"] = "titled"
+    """`titled`: numbered titles and snippets; `text`: the passages alone, one per line."""
+
+
+class ThinkActConfig(_Section):
+    """The think-act environment (Workflow-R1, sections 1 and 2 of its specification)."""
+
+    name: Literal["think_act"] = "think_act"
+    pool: Literal["base", "search", "embedded"] | tuple[str, ...] = "embedded"
+    """Operators on offer: a preset or a list of names."""
+    prompt: Literal["full", "question"] = "full"
+    """`full`: protocol and operator list; `question`: the question alone (the tiny director)."""
+    max_operator_turns: int = Field(20, ge=1)
+    """Most turns that are answered by an observation, warnings included."""
+    max_turns: int = Field(21, ge=1)
+    """Most turns of the policy, the answer included."""
+    max_response_tokens: int = Field(8192, ge=1)
+    """Most tokens after the prompt, observations included."""
+    max_turn_tokens: int = Field(1024, ge=1)
+    """Most tokens of one turn of the policy."""
+    observation_chars: int = Field(2048, ge=16)
+    """Longest observation in characters; longer ones lose their middle."""
+    reward: Literal["paper", "legacy_code"] = "paper"
+    """`paper`: format {0, −0.5, −1} + EM; `legacy_code`: what the released scorer does."""
+    search: SearchConfig = SearchConfig()
+
+
+class ExecutorConfig(_Section):
+    """Who carries out the operators that need a language model."""
+
+    backend: Literal["rule_based"] = "rule_based"
+    timeout_s: float = Field(60.0, gt=0)
+    retries: int = Field(2, ge=0)
+
+
+class SandboxConfig(_Section):
+    """Where code that a model wrote runs."""
+
+    allow_unconfined: bool = False
+    """Run model-written code without isolation where the machine offers none. Dangerous."""
+    wall_s: float = Field(5.0, gt=0)
+    memory_mib: int = Field(256, ge=16)
+    processes: int = Field(1, ge=1)
+    """Warm interpreters kept per rollout worker."""
+
+
+class SamplerConfig(_Section):
+    """The vLLM engines."""
+
+    count: int = Field(1, ge=1)
+    tensor_parallel: int = Field(1, ge=1)
+    max_num_seqs: int = Field(128, ge=1)
+    kv_cache_gib: float = Field(0.5, gt=0)
+    gpu_memory_utilization: float = Field(0.85, gt=0, le=1)
+    prefix_cache: bool = True
+    in_flight: Literal["keep_kv", "finish_turn"] = "keep_kv"
+    """What an update does to turns being sampled: keep their KV cache, or wait for their ends."""
+    update_timeout_s: float = Field(60.0, gt=0)
+    """How long one weight transfer may take before the sampler counts as dead."""
+    threads: int = Field(1, ge=1)
+    """CPU threads of one engine."""
+
+
+class RolloutConfig(_Section):
+    """The rollout workers."""
+
+    workers: int = Field(1, ge=1)
+    group_size: int = Field(8, ge=1)
+    """G: sibling trajectories per task."""
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    episode_retries: int = Field(2, ge=0)
+    """How often an episode that the world failed is run again before it is set aside."""
+    max_episode_failures: int = Field(10, ge=1)
+    """World failures in a row with one cause that stop the run with advice."""
+
+
+class BufferConfig(_Section):
+    """The replay buffer."""
+
+    max_lag: int = Field(4, ge=0)
+    """Most optimizer steps between sampling a token and training on it; 0 is synchronous."""
+    window: int = Field(4, ge=1)
+    """Windowed FIFO: only the oldest `window × groups_per_batch` groups may be taken."""
+    incomplete_groups: Literal["take", "drop"] = "take"
+    """A group that lost siblings to the world: train on the rest (two at least), or drop it."""
+
+
+RatioUnit = Literal["token", "subsequence", "sequence"]
+Aggregate = Literal["token_mean", "sequence_mean", "subsequence_mean", "constant"]
+
+OBJECTIVE_PRESETS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
+    {
+        "grpo": {"ratio_unit": "token", "aggregate": "sequence_mean"},
+        "gsspo": {"ratio_unit": "subsequence", "aggregate": "subsequence_mean"},
+    }
+)
+
+
+class ObjectiveConfig(_Section):
+    """The objective: a preset, and what departs from it (design 8)."""
+
+    preset: Literal["gsspo", "grpo"] = "gsspo"
+    ratio_unit: RatioUnit = "subsequence"
+    """Unit on which the importance ratio lives."""
+    aggregate: Aggregate = "subsequence_mean"
+    """How per-unit terms become one number; denominators count all policy tokens."""
+    clip_low: float = Field(0.2, gt=0, lt=1)
+    clip_high: float = Field(0.2, gt=0)
+    kl_coef: float = Field(0.001, ge=0)
+    """β of the k3 estimator against the frozen reference; 0: no reference is loaded."""
+    correction: Literal["none", "truncate"] = "truncate"
+    """Weight w for stale behaviour policies, at the ratio's unit, or none."""
+    correction_cap: float = Field(2.0, gt=0)
+    """C: the weight is min(w, C)."""
+    constant: float = Field(1.0, gt=0)
+    """Denominator per trajectory of `aggregate: constant`."""
+    advantage: Literal["zscore", "centred"] = "zscore"
+    zero_variance: Literal["keep", "drop"] = "keep"
+    """Groups whose rewards are all equal: keep them in the denominators, or leave them out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        preset = OBJECTIVE_PRESETS.get(values.get("preset", "gsspo"), {})
+        return {**preset, **values}
+
+
+class WarmstartConfig(_Section):
+    """Supervised start of the tiny director on scripted demonstrations."""
+
+    steps: int = Field(1500, ge=0)
+    batch: int = Field(32, ge=1)
+    lr: float = Field(3e-3, gt=0)
+    threads: int = Field(2, ge=1)
+    world_every: int = Field(8, ge=1)
+    """A new random world is drawn every so many steps."""
+
+
+class LearnerConfig(_Section):
+    """The DeepSpeed learner."""
+
+    ranks: int = Field(1, ge=1)
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    lr: float = Field(1e-6, gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(0, ge=0)
+    grad_clip: float = Field(1.0, gt=0)
+    minibatches: int = Field(1, ge=1)
+    """Optimizer steps per batch; the proximal policy is the one before the first of them."""
+    max_tokens: int = Field(16384, ge=16)
+    """Most tokens of one packed micro-batch."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of forward and backward; master weights are float32."""
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    threads: int = Field(1, ge=1)
+    """CPU threads of one rank."""
+
+
+class TrainConfig(_Section):
+    """How long, and how much per step."""
+
+    steps: int = Field(60, ge=0)
+    groups_per_batch: int = Field(16, ge=1)
+    eval_every: int = Field(0, ge=0)
+    """Evaluate on held-out tasks every so many versions besides the first and last; 0: never."""
+    checkpoint_every: int = Field(0, ge=0)
+    """Write a checkpoint every so many versions besides the last; 0: only the last."""
+
+
+class WeightsConfig(_Section):
+    """How new weights reach the samplers."""
+
+    backend: Literal["auto", "nccl", "gloo"] = "auto"
+    """`auto`: NCCL where there is a GPU, Gloo otherwise."""
+    port: int = Field(0, ge=0, le=65535)
+    """Rendezvous port; 0: any free one."""
+    bucket_mib: int = Field(512, ge=1)
+
+
+class MetricsConfig(_Section):
+    """Where numbers go besides metrics.jsonl."""
+
+    port: int | None = Field(None, ge=0, le=65535)
+    """Port of the Prometheus exporter on the driver; none: no exporter; 0: any free port."""
+
+
+class Config(_Section):
+    """A run."""
+
+    run: RunConfig = RunConfig()
+    model: ModelConfig = ModelConfig()
+    tasks: TasksConfig = TasksConfig()
+    environment: ThinkActConfig = ThinkActConfig()
+    executor: ExecutorConfig = ExecutorConfig()
+    sandbox: SandboxConfig = SandboxConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    buffer: BufferConfig = BufferConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    warmstart: WarmstartConfig = WarmstartConfig()
+    learner: LearnerConfig = LearnerConfig()
+    train: TrainConfig = TrainConfig()
+    weights: WeightsConfig = WeightsConfig()
+    metrics: MetricsConfig = MetricsConfig()
+
+    @property
+    def slots(self) -> int:
+        """Groups that may be alive at once: (max_lag + 1) × groups_per_batch."""
+        return (self.buffer.max_lag + 1) * self.train.groups_per_batch
+
+    @property
+    def run_dir(self) -> Path:
+        """Directory of the run."""
+        return Path(self.run.dir) / self.run.name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.rollout.group_size == 1 and self.objective.advantage == "zscore":
+            raise ValueError(
+                "rollout.group_size=1 contradicts objective.advantage='zscore': a group of one has "
+                "no spread; use a group of at least 2"
+            )
+        if self.train.groups_per_batch % self.learner.minibatches:
+            raise ValueError(
+                f"learner.minibatches={self.learner.minibatches} does not divide "
+                f"train.groups_per_batch={self.train.groups_per_batch}"
+            )
+        if self.learner.max_tokens < self.model.max_length:
+            raise ValueError(
+                f"learner.max_tokens={self.learner.max_tokens} is below model.max_length="
+                f"{self.model.max_length}: the longest trajectory would not fit a micro-batch"
+            )
+        return self
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, apply `a.b=value` overrides, and check the result.
+
+    Raises:
+        ConfigError: naming the file, each offending key, its value and what is allowed.
+    """
+    values = _read_yaml(Path(path))
+    for override in overrides:
+        _apply(values, override)
+    return parse_config(values, source=str(path))
+
+
+def parse_config(values: Mapping[str, Any], source: str = "configuration") -> Config:
+    """Check a nested mapping; raises ConfigError as `load_config` does."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(item) for item in error.errors()]
+        raise ConfigError(f"{source}:\n  " + "\n  ".join(lines)) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not YAML: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds a {type(values).__name__}, expected sections of keys")
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not separator or not all(parts):
+        raise ConfigError(f"--set {override!r}: expected section.key=value")
+    try:
+        value = yaml.load(text, Loader=_NumberLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not YAML: {error}") from None
+    target = values
+    for part in parts[:-1]:
+        nested = target.setdefault(part, {})
+        if not isinstance(nested, dict):
+            raise ConfigError(f"--set {override!r}: {part!r} is a value, not a section")
+        target = nested
+    target[parts[-1]] = value
+
+
+class _NumberLoader(yaml.SafeLoader):
+    """YAML 1.1 reads `1e-6` as a string; people mean the number."""
+
+
+def _scalar(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
+    value = yaml.SafeLoader.construct_yaml_str(loader, node)
+    try:
+        return float(value) if "e" in value.lower() else value
+    except ValueError:
+        return value
+
+
+_NumberLoader.add_constructor("tag:yaml.org,2002:str", _scalar)
+
+
+def _explain(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"]) or "(whole file)"
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown key; allowed here: {', '.join(_siblings(error['loc']))}"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return message if key == "(whole file)" else f"{key}: {message}"
+    return f"{key}={error['input']!r}: {message}"
+
+
+def _siblings(location: Sequence[int | str]) -> list[str]:
+    model: Any = Config
+    for part in location[:-1]:
+        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
+        model = field.annotation if field else None
+    return sorted(model.model_fields) if hasattr(model, "model_fields") else []

@@ -1,0 +1,1 @@
+"""Environments: where a director's turns become observations and rewards."""

@@ -1,0 +1,1 @@
+"""Grading: the official metric of each benchmark."""

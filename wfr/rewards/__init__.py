@@ -1,0 +1,1 @@
+"""Rewards: pure functions of structured turns that return their parts."""

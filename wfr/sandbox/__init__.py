@@ -1,0 +1,1 @@
+"""Sandbox: where code that a model wrote runs."""

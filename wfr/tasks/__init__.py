@@ -1,0 +1,1 @@
+"""Tasks: what a director is asked, and where the questions come from."""
