@@ -1,0 +1,77 @@
+"""Shared by every test file: the environment, system packages, what a test may leave behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+
+import psutil
+import pytest
+
+ENGINES = frozenset({"ray", "vllm", "deepspeed"})
+
+# Before torch or numpy is imported: one thread per process, and no process asks the network.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+_PROGRAMS = {"bubblewrap": "bwrap", "prometheus": "prometheus", "chromium": "chromium"}
+
+
+@pytest.fixture(scope="session")
+def require():
+    """`require("bubblewrap")` skips the test, with the reason, where the package is absent.
+
+    With WFR_REQUIRE_SYSTEM_PACKAGES=1, as in .ci/run, an absent package is a failure.
+    """
+    return _require
+
+
+def _require(package: str) -> None:
+    program = _PROGRAMS[package]
+    if shutil.which(program):
+        return
+    reason = f"needs the system package {package} (no {program!r} on the path)"
+    if os.environ.get("WFR_REQUIRE_SYSTEM_PACKAGES") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _only_engine_tests_import_engines(request):
+    """Fail a test without the `engine` mark that imports ray, vllm or deepspeed."""
+    before = ENGINES & sys.modules.keys()
+    yield
+    imported = (ENGINES & sys.modules.keys()) - before
+    if imported and not request.node.get_closest_marker("engine"):
+        pytest.fail(f"imports {sorted(imported)}: mark the test `engine` or import less")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_process_left_behind():
+    """Fail a test file that leaves child processes running; its own fixtures end before this."""
+    before = set(_children())
+    yield
+    started = [child for child in _children() if child not in before]
+    _, alive = psutil.wait_procs(started, timeout=20)
+    if alive:
+        pytest.fail("left running: " + "; ".join(_describe(child) for child in alive))
+
+
+def _children() -> list[psutil.Process]:
+    return [c for c in psutil.Process().children(recursive=True) if not _is_tracker(c)]
+
+
+def _is_tracker(process: psutil.Process) -> bool:
+    # multiprocessing keeps one tracker of shared memory for the life of the interpreter.
+    return "multiprocessing.resource_tracker" in _describe(process)
+
+
+def _describe(process: psutil.Process) -> str:
+    try:
+        return f"{process.pid} {' '.join(process.cmdline())[:200]}"
+    except psutil.Error:
+        return f"{process.pid} (ended)"
