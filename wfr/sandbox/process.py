@@ -1,0 +1,93 @@
+"""A zygote seen from outside: one request, one reply, at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from typing import Any
+
+from wfr.config import SandboxConfig
+from wfr.sandbox.confinement import Wall, setup_frame
+
+_START_S = 20.0
+_GRACE_S = 5.0
+_STOP_S = 2.0
+
+
+class ZygoteDiedError(RuntimeError):
+    """The zygote ended, or stopped answering, or never started."""
+
+
+class ZygoteProcess:
+    """Handle of one running zygote."""
+
+    def __init__(self, process: asyncio.subprocess.Process, reply_s: float) -> None:
+        self._process = process
+        self._reply_s = reply_s
+
+    @classmethod
+    async def start(cls, wall: Wall, config: SandboxConfig) -> ZygoteProcess:
+        """Start one and wait until it is warm; raises ZygoteDiedError."""
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            *wall.command,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            env=wall.environment,
+            start_new_session=True,
+        )
+        zygote = cls(process, config.wall_s + _GRACE_S)
+        try:
+            await zygote._exchange(setup_frame(config), _START_S)
+        except BaseException:
+            zygote.kill()
+            raise
+        return zygote
+
+    async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The reply to one request; raises ZygoteDiedError."""
+        return await self._exchange(request, self._reply_s)
+
+    def kill(self) -> None:
+        """End it at once, without waiting; process 1 takes its namespace along."""
+        if self._process.returncode is None:
+            self._process.kill()
+
+    async def close(self) -> None:
+        """End it and wait until it, and all it started, is gone."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            await asyncio.wait_for(self._process.wait(), _STOP_S)
+        except TimeoutError:
+            self.kill()
+            await self._process.wait()
+
+    async def _exchange(self, message: dict[str, Any], timeout: float) -> dict[str, Any]:
+        try:
+            return await asyncio.wait_for(self._converse(message), timeout)
+        except TimeoutError:
+            self.kill()
+            raise ZygoteDiedError(f"the sandbox did not answer within {timeout:g} s") from None
+        except (asyncio.IncompleteReadError, ConnectionError):
+            raise ZygoteDiedError(await self._last_words()) from None
+
+    async def _converse(self, message: dict[str, Any]) -> dict[str, Any]:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        body = json.dumps(message).encode()
+        stdin.write(struct.pack(">I", len(body)) + body)
+        await stdin.drain()
+        (size,) = struct.unpack(">I", await stdout.readexactly(4))
+        reply: dict[str, Any] = json.loads(await stdout.readexactly(size))
+        return reply
+
+    async def _last_words(self) -> str:
+        self.kill()
+        assert self._process.stderr is not None
+        said = (await self._process.stderr.read(4096)).decode(errors="replace").strip()
+        code = await self._process.wait()
+        return f"the sandbox process ended with exit code {code}: {said or 'no message'}"
