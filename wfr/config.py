@@ -62,8 +62,10 @@ class WorldConfig(_Section):
 
     people: int = Field(150, ge=8)
     namesakes: int = Field(50, ge=0)
-    cities: int = Field(50, ge=4)
-    firms: int = Field(50, ge=4)
+    cities: int = Field(40, ge=4)
+    firms: int = Field(40, ge=4)
+    questions: int = Field(200, ge=10)
+    """Questions drawn per skill, held-out ones included."""
     seed: int = 7
     """Seed of the world that reinforcement learning sees; the warm start never draws it."""
 
@@ -149,7 +151,8 @@ class SamplerConfig(_Section):
     count: int = Field(1, ge=1)
     tensor_parallel: int = Field(1, ge=1)
     max_num_seqs: int = Field(128, ge=1)
-    kv_cache_gib: float = Field(0.5, gt=0)
+    kv_cache_gib: int = Field(1, ge=1)
+    """KV cache of one engine on CPU, in GiB."""
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1)
     prefix_cache: bool = True
     in_flight: Literal["keep_kv", "finish_turn"] = "keep_kv"
@@ -187,11 +190,36 @@ class BufferConfig(_Section):
 
 RatioUnit = Literal["token", "subsequence", "sequence"]
 Aggregate = Literal["token_mean", "sequence_mean", "subsequence_mean", "constant"]
+Correction = Literal["none", "truncate", "mask", "decoupled"]
+KlEstimator = Literal["k1", "k2", "k3"]
+
+_TOKEN_SEQUENCE = {"ratio_unit": "token", "aggregate": "sequence_mean"}
 
 OBJECTIVE_PRESETS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
     {
-        "grpo": {"ratio_unit": "token", "aggregate": "sequence_mean"},
-        "gsspo": {"ratio_unit": "subsequence", "aggregate": "subsequence_mean"},
+        "gsspo": {},
+        "grpo": _TOKEN_SEQUENCE,
+        "cwrpo": {**_TOKEN_SEQUENCE, "kl_coef": 0.005},
+        "dapo": {
+            "ratio_unit": "token",
+            "aggregate": "token_mean",
+            "clip_high": 0.28,
+            "kl_coef": 0.0,
+            "zero_variance": "drop",
+        },
+        "gspo": {
+            "ratio_unit": "sequence",
+            "aggregate": "sequence_mean",
+            "clip_low": 3e-4,
+            "clip_high": 4e-4,
+            "kl_coef": 0.0,
+        },
+        "reinforce": {
+            **_TOKEN_SEQUENCE,
+            "surrogate": "log_prob",
+            "kl_coef": 0.0,
+            "correction": "none",
+        },
     }
 )
 
@@ -199,24 +227,54 @@ OBJECTIVE_PRESETS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
 class ObjectiveConfig(_Section):
     """The objective: a preset, and what departs from it (design 8)."""
 
-    preset: Literal["gsspo", "grpo"] = "gsspo"
+    preset: Literal["gsspo", "grpo", "cwrpo", "dapo", "gspo", "reinforce"] = "gsspo"
+    surrogate: Literal["clipped", "log_prob"] = "clipped"
+    """`clipped`: PPO's clipped ratio; `log_prob`: the policy gradient itself, without a ratio."""
     ratio_unit: RatioUnit = "subsequence"
     """Unit on which the importance ratio lives."""
     aggregate: Aggregate = "subsequence_mean"
     """How per-unit terms become one number; denominators count all policy tokens."""
-    clip_low: float = Field(0.2, gt=0, lt=1)
-    clip_high: float = Field(0.2, gt=0)
-    kl_coef: float = Field(0.001, ge=0)
-    """β of the k3 estimator against the frozen reference; 0: no reference is loaded."""
-    correction: Literal["none", "truncate"] = "truncate"
-    """Weight w for stale behaviour policies, at the ratio's unit, or none."""
-    correction_cap: float = Field(2.0, gt=0)
-    """C: the weight is min(w, C)."""
     constant: float = Field(1.0, gt=0)
     """Denominator per trajectory of `aggregate: constant`."""
+    clip_low: float = Field(0.2, gt=0, lt=1)
+    """ε_low: the ratio is clipped from below at 1 − ε_low where the advantage is negative."""
+    clip_high: float = Field(0.2, gt=0)
+    """ε_high: the ratio is clipped from above at 1 + ε_high where the advantage is positive."""
+    clip_scaling: Literal["none", "per_length"] = "none"
+    """`per_length`: ε·|u|^−1/2, at most `clip_cap`, for a unit of |u| tokens."""
+    clip_cap: float = Field(0.2, gt=0, lt=1)
+    """Largest ε of `clip_scaling: per_length`."""
+    dual_clip: float | None = Field(None, gt=1)
+    """Largest ratio c where the advantage is negative; none: no bound."""
+    kl_estimator: KlEstimator = "k3"
+    kl_coef: float = Field(0.001, ge=0)
+    """β of the KL divergence from the frozen reference; 0: no reference is loaded."""
+    entropy_coef: float = Field(0.0, ge=0)
+    """Coefficient of the entropy bonus."""
+    correction: Correction = "truncate"
+    """Weight for stale behaviour policies: 1, min(w, C), w inside a band and 0 outside, or w."""
+    correction_unit: RatioUnit | None = None
+    """Unit of the weight w; none: the ratio's unit."""
+    correction_cap: float = Field(2.0, gt=0)
+    """C of `correction: truncate`."""
+    correction_low: float = Field(0.5, ge=0, lt=1)
+    """Lower end of the band of `correction: mask`."""
+    correction_high: float = Field(2.0, gt=1)
+    """Upper end of the band of `correction: mask`."""
+    max_turn_lag: int | None = Field(None, ge=0)
+    """Turns older than this many optimizer steps are masked; none: no turn is."""
+    lag_decay: float = Field(1.0, gt=0, le=1)
+    """γ: a turn's term is weighted by γ^lag."""
+    lag_clip: float = Field(0.0, ge=0)
+    """κ: a unit's ε is divided by 1 + κ·lag."""
     advantage: Literal["zscore", "centred"] = "zscore"
     zero_variance: Literal["keep", "drop"] = "keep"
     """Groups whose rewards are all equal: keep them in the denominators, or leave them out."""
+
+    @property
+    def uses_lag(self) -> bool:
+        """True when the objective cannot be computed without the lag of each turn."""
+        return self.max_turn_lag is not None or self.lag_decay < 1 or self.lag_clip > 0
 
     @model_validator(mode="before")
     @classmethod
@@ -225,6 +283,15 @@ class ObjectiveConfig(_Section):
             return values
         preset = OBJECTIVE_PRESETS.get(values.get("preset", "gsspo"), {})
         return {**preset, **values}
+
+    @model_validator(mode="after")
+    def _clips_need_ratio(self) -> Self:
+        if self.surrogate == "log_prob" and (self.dual_clip is not None or self.lag_clip > 0):
+            raise ValueError(
+                f"objective.surrogate='log_prob' has no ratio to clip, so dual_clip="
+                f"{self.dual_clip} and lag_clip={self.lag_clip} contradict it"
+            )
+        return self
 
 
 class WarmstartConfig(_Section):

@@ -1,0 +1,77 @@
+"""The columns of one packed micro-batch as the objective reads them: checked and cleaned."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from learner.segments import Layout
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Columns:
+    """Per-token columns, all [T]; every float is 0 where a token does not count.
+
+    Attributes:
+        layout: row and turn of each token.
+        keep: bool, policy tokens of turns that are young enough.
+        lag: int64, lag of the token's turn in optimizer steps; none if it was not given.
+        logp: log π_θ.
+        proximal: log π_prox.
+        behaviour: log μ.
+        advantage: A.
+        reference: log π_ref, if given.
+        entropy: entropy of π_θ, if given.
+    """
+
+    layout: Layout
+    keep: Tensor
+    lag: Tensor | None
+    logp: Tensor
+    proximal: Tensor
+    behaviour: Tensor
+    advantage: Tensor
+    reference: Tensor | None
+    entropy: Tensor | None
+
+    @property
+    def ages(self) -> Tensor:
+        """Lag of each token's turn, 0 where it is unknown: int64 [T]."""
+        return torch.zeros_like(self.layout.turn) if self.lag is None else self.lag
+
+
+def need(column: Tensor | None, name: str, setting: str, needed: bool) -> None:
+    """Raise ValueError where `setting` needs a column that is not there."""
+    if needed and column is None:
+        raise ValueError(f"{name} is missing, and the objective's {setting} needs it")
+
+
+def check_shapes(total: int, **columns: Tensor | None) -> None:
+    """Raise ValueError, naming the column, unless all that are given have shape [total]."""
+    if not total:
+        raise ValueError("logp is empty; a micro-batch has at least one token")
+    for name, column in columns.items():
+        if column is not None and column.shape != (total,):
+            raise ValueError(f"{name} has shape {tuple(column.shape)}, expected ({total},)")
+
+
+def per_token(advantage: Tensor, layout: Layout) -> Tensor:
+    """Bring an advantage per row, or per token, to one per token: [rows] or [T] → [T].
+
+    Raises:
+        ValueError: it has neither length.
+    """
+    total = len(layout.row)
+    if advantage.ndim != 1 or (len(advantage) != total and len(advantage) < layout.rows):
+        raise ValueError(
+            f"advantage has shape {tuple(advantage.shape)}, expected ({total},) for one per token "
+            f"or at least ({layout.rows},) for one per row"
+        )
+    return advantage if len(advantage) == total else advantage.index_select(0, layout.row)
+
+
+def clean(column: Tensor, keep: Tensor, dtype: torch.dtype) -> Tensor:
+    """Put 0 where a token does not count, so that garbage there reaches no value or gradient."""
+    return torch.where(keep, column, 0).to(dtype)
