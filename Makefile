@@ -62,16 +62,16 @@ $(LOCKED):
 	@echo "environment: $(VENV) from $$($(PYTHON) -V)"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@echo "environment: looking for torch==$(TORCH)"
-	@$(PIP) install --quiet --dry-run --no-deps $(INDEX) "torch==$(TORCH)" \
+	@$(PIP) install -qq --dry-run --no-deps $(INDEX) "torch==$(TORCH)" \
 		|| { echo "$$NO_TORCH" >&2; exit 1; }
 	@echo "environment: installing $$(grep -c == $(LOCK)) locked packages (minutes)"
-	@$(PIP) install --quiet --no-deps $(INDEX) --requirement $(LOCK)
+	@$(PIP) install -qq --no-deps $(INDEX) --requirement $(LOCK)
 	@touch $@
 
 $(READY): $(LOCKED)
 	@echo "environment: installing wfr in place"
 	@rm -f $(VENV)/.ready-*
-	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@$(PIP) install -qq --no-deps --no-build-isolation --editable .
 	@touch $@
 
 clean:  ## remove the environment, caches and build leftovers; runs/ stays
