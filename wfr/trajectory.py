@@ -26,6 +26,7 @@ class StopReason(StrEnum):
     SANDBOX_UNAVAILABLE = "sandbox_unavailable"
     ENVIRONMENT_FAILED = "environment_failed"
     SAMPLER_FAILED = "sampler_failed"
+    PROMPT_TOO_LONG = "prompt_too_long"
     CANCELLED = "cancelled"
     EVICTED = "evicted"
 
@@ -34,6 +35,11 @@ class StopReason(StrEnum):
         """True when the world failed; such an episode never becomes a reward."""
         return self in _WORLD
 
+    @property
+    def is_transient(self) -> bool:
+        """True when running the episode again may help."""
+        return self in _TRANSIENT
+
 
 _WORLD = frozenset(
     {
@@ -41,9 +47,15 @@ _WORLD = frozenset(
         StopReason.SANDBOX_UNAVAILABLE,
         StopReason.ENVIRONMENT_FAILED,
         StopReason.SAMPLER_FAILED,
+        StopReason.PROMPT_TOO_LONG,
         StopReason.CANCELLED,
         StopReason.EVICTED,
     }
+)
+
+
+_TRANSIENT = frozenset(
+    {StopReason.BACKEND_FAILED, StopReason.SANDBOX_UNAVAILABLE, StopReason.SAMPLER_FAILED}
 )
 
 

@@ -58,7 +58,10 @@ class TaskSource(Protocol):
 
 
 class TaskOrder:
-    """An endless, seeded order over the training tasks: each epoch is a fresh permutation."""
+    """An endless, seeded order over the training tasks: each epoch is a fresh permutation.
+
+    It is a pure function of the position, so any number of workers agree on it without talking.
+    """
 
     def __init__(self, count: int, seed: int) -> None:
         """Order `count` tasks; raises ValueError when there is none."""
@@ -66,20 +69,13 @@ class TaskOrder:
             raise ValueError("there is no training task to draw from")
         self._count = count
         self._seed = seed
-        self._drawn = 0
+        self._epoch = -1
+        self._permutation = np.empty(0, np.int64)
 
-    def __next__(self) -> int:
-        """Index of the next task."""
-        epoch, position = divmod(self._drawn, self._count)
-        self._drawn += 1
-        return int(np.random.default_rng((self._seed, epoch)).permutation(self._count)[position])
-
-    def state(self) -> dict[str, int]:
-        """What `restore` needs."""
-        return {"count": self._count, "seed": self._seed, "drawn": self._drawn}
-
-    def restore(self, state: Mapping[str, int]) -> None:
-        """Continue an order; raises ValueError when it was drawn over other tasks or a seed."""
-        if (state["count"], state["seed"]) != (self._count, self._seed):
-            raise ValueError(f"task order {dict(state)} does not fit {self.state()}")
-        self._drawn = state["drawn"]
+    def __getitem__(self, position: int) -> int:
+        """Index of the task at `position` (0, 1, 2, ...)."""
+        epoch, offset = divmod(position, self._count)
+        if epoch != self._epoch:
+            self._permutation = np.random.default_rng((self._seed, epoch)).permutation(self._count)
+            self._epoch = epoch
+        return int(self._permutation[offset])

@@ -1,0 +1,120 @@
+"""Weights over Gloo: the receiving end, inside the vLLM worker process.
+
+vLLM ships NCCL engines only. This one makes the same protocol work without a GPU: the trainer is
+rank 0 of a Gloo group, every vLLM worker one further rank, and parameters travel as broadcasts of
+flat byte buckets (`learner.publisher` is the sending end). It is registered with vLLM's factory
+through the `vllm.general_plugins` entry point, so that vLLM's own worker processes know it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.distributed import PrefixStore, ProcessGroupGloo, TCPStore
+from vllm.distributed.weight_transfer import WeightTransferEngineFactory
+from vllm.distributed.weight_transfer.base import (
+    WeightTransferEngine,
+    WeightTransferInitInfo,
+    WeightTransferUpdateInfo,
+)
+
+from wfr.buckets import STORE_PREFIX, TensorSpec, buckets
+
+
+def register() -> None:
+    """Entry point `vllm.general_plugins`: make `backend="gloo"` known to vLLM."""
+    if "gloo" not in WeightTransferEngineFactory._registry:
+        WeightTransferEngineFactory.register_engine("gloo", __name__, "GlooTransferEngine")
+
+
+@dataclasses.dataclass
+class GlooInitInfo(WeightTransferInitInfo):
+    """Where to meet the trainer; `rank_offset` is the rank of this engine's first worker."""
+
+    host: str
+    port: int
+    rank_offset: int
+    world_size: int
+    bucket_bytes: int
+    timeout_s: float
+
+
+@dataclasses.dataclass
+class GlooUpdateInfo(WeightTransferUpdateInfo):
+    """The tensors of one update, in the order in which they travel."""
+
+    names: list[str]
+    dtype_names: list[str]
+    shapes: list[list[int]]
+
+    def specs(self) -> list[TensorSpec]:
+        """The same as records."""
+        rows = zip(self.names, self.dtype_names, self.shapes, strict=True)
+        return [
+            TensorSpec(name, dtype, tuple(shape), getattr(torch, dtype).itemsize)
+            for name, dtype, shape in rows
+        ]
+
+
+class GlooTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
+    """Receives checkpoint-format weights over Gloo and reloads the model layer by layer."""
+
+    init_info_cls = GlooInitInfo
+    update_info_cls = GlooUpdateInfo
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Start without a group; the trainer's handshake opens it."""
+        super().__init__(*args, **kwargs)
+        self._group: ProcessGroupGloo | None = None
+        self._bucket_bytes = 0
+
+    def init_transfer_engine(self, init_info: GlooInitInfo) -> None:
+        """Join (or, after a change of members, re-join) the trainer's group."""
+        self.shutdown()
+        self._bucket_bytes = init_info.bucket_bytes
+        timeout = datetime.timedelta(seconds=init_info.timeout_s)
+        world_size = init_info.world_size
+        store = TCPStore(init_info.host, init_info.port, world_size, False, timeout)
+        rank = init_info.rank_offset + self.parallel_config.rank
+        self._group = ProcessGroupGloo(PrefixStore(STORE_PREFIX, store), rank, world_size, timeout)
+
+    def start_weight_update(self) -> None:
+        """Give the parameters their loaders back: vLLM repacks weights on CPU after loading."""
+        from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
+
+        initialize_layerwise_reload(self.model)
+
+    def finish_weight_update(self) -> None:
+        """Repack the freshly loaded layers."""
+        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
+
+        finalize_layerwise_reload(self.model, self.model_config)
+
+    def update_weights(self, update_info: dict[str, Any]) -> None:
+        """Receive all tensors of one update; Gloo is synchronous, so nothing is left to await."""
+        self.receive_weights(self.parse_update_info(update_info))
+
+    def receive_weights(self, update_info: GlooUpdateInfo) -> None:
+        """Receive bucket after bucket and load each."""
+        if self._group is None:
+            raise RuntimeError("the Gloo transfer group was not opened before an update")
+        for bucket in buckets(update_info.specs(), self._bucket_bytes):
+            self.model.load_weights(self._receive(bucket))
+
+    def _receive(self, bucket: list[TensorSpec]) -> Iterator[tuple[str, torch.Tensor]]:
+        assert self._group is not None
+        flat = torch.empty(sum(spec.nbytes for spec in bucket), dtype=torch.uint8)
+        self._group.broadcast([flat]).wait()
+        offset = 0
+        for spec in bucket:
+            part = flat[offset : offset + spec.nbytes].view(getattr(torch, spec.dtype))
+            yield spec.name, part.view(spec.shape).to(self.device)
+            offset += spec.nbytes
+
+    def shutdown(self) -> None:
+        """Leave the group."""
+        self._group = None

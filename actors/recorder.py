@@ -1,0 +1,85 @@
+"""The recorder: grows one trajectory's arrays turn by turn."""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Sequence
+
+import numpy as np
+
+from wfr.protocols import Sample
+from wfr.trajectory import Turn, TurnKind, VersionSpan
+
+
+class Recorder:
+    """Appends prompt, samples and observations; every sampled id is kept as it was sampled."""
+
+    def __init__(self, prompt: Sequence[int]) -> None:
+        """Begin with the prompt's token ids."""
+        self.tokens = array.array("i", prompt)
+        self.prompt_length = len(prompt)
+        self.turns: list[Turn] = []
+        self.spans: list[VersionSpan] = []
+        self._turn_id = array.array("h", [-1] * len(prompt))
+        self._logprob = array.array("f", [0.0] * len(prompt))
+        self._turn_start = len(prompt)
+
+    def __len__(self) -> int:
+        """Tokens so far."""
+        return len(self.tokens)
+
+    @property
+    def response_length(self) -> int:
+        """Tokens after the prompt."""
+        return len(self.tokens) - self.prompt_length
+
+    @property
+    def turn_tokens(self) -> array.array[int]:
+        """Tokens of the turn being sampled."""
+        return self.tokens[self._turn_start :]
+
+    def add_sample(self, sample: Sample) -> None:
+        """Append sampled tokens to the turn being sampled."""
+        offset = len(self.tokens)
+        self.tokens.extend(sample.tokens.tolist())
+        self._logprob.extend(sample.logprob.tolist())
+        self._turn_id.extend([len(self.turns)] * len(sample.tokens))
+        for span in sample.spans:
+            self._add_span(VersionSpan(offset + span.start, offset + span.end, span.version))
+
+    def end_turn(
+        self,
+        observation: Sequence[int] = (),
+        *,
+        kind: TurnKind,
+        finish_reason: str,
+        operator: str = "",
+    ) -> None:
+        """Close the turn and append the observation's token ids."""
+        end = len(self.tokens)
+        self.tokens.extend(observation)
+        self._turn_id.extend([-1] * len(observation))
+        self._logprob.extend([0.0] * len(observation))
+        total = len(self.tokens)
+        self.turns.append(Turn(self._turn_start, end, total, kind, finish_reason, operator))
+        self._turn_start = total
+
+    def close(self) -> None:
+        """End a turn that was cut short, so that its tokens are accounted for."""
+        if len(self.tokens) > self._turn_start:
+            self.end_turn(kind=TurnKind.MALFORMED, finish_reason="cut")
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """`tokens` int32, `turn_id` int16 and `behaviour_logprob` float32, each [T]."""
+        return {
+            "tokens": np.array(self.tokens, np.int32),
+            "turn_id": np.array(self._turn_id, np.int16),
+            "behaviour_logprob": np.array(self._logprob, np.float32),
+        }
+
+    def _add_span(self, span: VersionSpan) -> None:
+        last = self.spans[-1] if self.spans else None
+        if last and last.end == span.start and last.version == span.version:
+            self.spans[-1] = VersionSpan(last.start, span.end, last.version)
+        else:
+            self.spans.append(span)

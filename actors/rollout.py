@@ -1,0 +1,193 @@
+"""One episode: render, sample, parse, step; until the environment or a limit ends it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from actors.recorder import Recorder
+from wfr.environments.base import Environment, Reward, TimeStep
+from wfr.protocols import Sample, SamplingRequest
+from wfr.tasks.source import Task
+from wfr.trajectory import (
+    Message,
+    OperatorCall,
+    StopReason,
+    Trajectory,
+    TurnKind,
+    WorldFailureError,
+)
+
+
+class RendererLike(Protocol):
+    """Messages to token ids and back; see `actors.render.Renderer`."""
+
+    eos_id: int | None
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of the prompt."""
+        ...
+
+    def observation(self, messages: Sequence[Message], *, ended_by_eos: bool) -> list[int]:
+        """Token ids between two turns."""
+        ...
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of one turn."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """How an episode samples, and how far it may go (in tokens)."""
+
+    max_length: int
+    max_response_tokens: int
+    max_turn_tokens: int
+    temperature: float
+    top_p: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EpisodeId:
+    """Which episode: run, group, sibling and attempt."""
+
+    run_id: str
+    group_id: str
+    sibling: int
+    attempt: int = 0
+
+    def __str__(self) -> str:
+        """Unique among all episodes of a run."""
+        return f"{self.group_id}/{self.sibling}#{self.attempt}"
+
+
+class Rollout:
+    """Runs one episode of `environment`; use it once."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        renderer: RendererLike,
+        sample: Callable[[SamplingRequest], Awaitable[Sample]],
+        limits: Limits,
+    ) -> None:
+        """Sample turns through `sample`."""
+        self._environment = environment
+        self._renderer = renderer
+        self._sample = sample
+        self._limits = limits
+        self._messages: list[Message] = []
+        self._calls: list[OperatorCall] = []
+
+    async def run(self, task: Task, episode: EpisodeId) -> Trajectory:
+        """Play the episode to its end; whatever goes wrong becomes the trajectory's stop reason."""
+        started = time.time()
+        recorder, reason, error = Recorder(()), StopReason.ENVIRONMENT_FAILED, ""
+        reward = Reward(float("nan"), {})
+        try:
+            first = self._environment.reset(task)
+            recorder = Recorder(self._renderer.prompt(first.messages))
+            self._messages.extend(first.messages)
+            if self._budget(recorder) < 1:
+                raise WorldFailureError(StopReason.PROMPT_TOO_LONG, self._too_long(recorder))
+            reason = await self._play(recorder)
+            reward = self._environment.reward()
+        except WorldFailureError as failure:
+            reason, error = failure.reason, failure.message
+        except Exception:  # noqa: BLE001 - a user's environment may raise anything; it is recorded
+            error = traceback.format_exc()
+        recorder.close()
+        return Trajectory(
+            run_id=episode.run_id,
+            task_id=task.id,
+            group_id=episode.group_id,
+            sibling=episode.sibling,
+            **recorder.columns(),
+            version_spans=recorder.spans,
+            turns=recorder.turns,
+            messages=self._messages,
+            stop_reason=reason,
+            reward=reward.total,
+            reward_parts={**reward.parts, **reward.metrics},
+            operator_calls=self._calls,
+            answer="" if reason.is_world_failure else self._environment.answer(),
+            error=error,
+            started_at=started,
+            finished_at=time.time(),
+        )
+
+    async def _play(self, recorder: Recorder) -> StopReason:
+        while True:
+            finish = await self._sample_turn(recorder)
+            text = self._renderer.text(recorder.turn_tokens)
+            self._messages.append(Message("assistant", text))
+            if finish == "length" and self._budget(recorder) < 1:
+                recorder.end_turn(kind=TurnKind.MALFORMED, finish_reason=finish)
+                return self._out_of_tokens()
+            step = await self._environment.step(text, finish)
+            observation = self._observe(recorder, step)
+            fits = len(observation) < self._budget(recorder)
+            assert step.turn_kind is not None
+            recorder.end_turn(
+                observation if fits else (),
+                kind=step.turn_kind,
+                finish_reason=finish,
+                operator=step.operator,
+            )
+            if step.stop_reason is not None:
+                return step.stop_reason
+            if not fits:
+                return self._out_of_tokens()
+
+    async def _sample_turn(self, recorder: Recorder) -> str:
+        """Sample until the turn is complete or a token budget is spent: `stop` or `length`."""
+        allowed = min(self._limits.max_turn_tokens, self._budget(recorder))
+        while (room := allowed - len(recorder.turn_tokens)) > 0:
+            request = SamplingRequest(
+                recorder.tokens[:],
+                room,
+                self._environment.stop,
+                self._limits.temperature,
+                self._limits.top_p,
+            )
+            sample = await self._sample(request)
+            recorder.add_sample(sample)
+            if sample.finish_reason == "stop" and self._complete(recorder):
+                return "stop"
+        return "length"
+
+    def _complete(self, recorder: Recorder) -> bool:
+        tokens = recorder.turn_tokens
+        return tokens[-1] == self._renderer.eos_id or self._environment.turn_complete(
+            self._renderer.text(tokens)
+        )
+
+    def _observe(self, recorder: Recorder, step: TimeStep) -> list[int]:
+        self._calls.extend(step.calls)
+        self._messages.extend(step.messages)
+        if step.last:
+            return []
+        ended_by_eos = recorder.turn_tokens[-1] == self._renderer.eos_id
+        return self._renderer.observation(step.messages, ended_by_eos=ended_by_eos)
+
+    def _budget(self, recorder: Recorder) -> int:
+        """Tokens that may still be appended."""
+        limits = self._limits
+        return min(
+            limits.max_response_tokens - recorder.response_length,
+            limits.max_length - len(recorder),
+        )
+
+    def _too_long(self, recorder: Recorder) -> str:
+        return (
+            f"the prompt's {len(recorder)} tokens leave no room within model.max_length="
+            f"{self._limits.max_length}; raise it, or leave the task out"
+        )
+
+    def _out_of_tokens(self) -> StopReason:
+        self._environment.truncate(StopReason.OUT_OF_TOKENS)
+        return StopReason.OUT_OF_TOKENS

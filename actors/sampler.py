@@ -1,0 +1,146 @@
+"""The sampler: vLLM's asynchronous engine, token ids in, versioned tokens out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from wfr.config import Config
+from wfr.protocols import PeerLostError, Sample, SamplingRequest
+from wfr.trajectory import VersionSpan
+
+
+class Sampler:
+    """One vLLM engine. Continuous batching does the batching: callers just await their turns."""
+
+    def __init__(self, config: Config, model_path: str, device: str, version: int = 0) -> None:
+        """Start the engine on `device` (`cpu` or `cuda`) with the weights in `model_path`."""
+        _set_environment(config, device)
+        from vllm import AsyncEngineArgs
+        from vllm.config import WeightTransferConfig
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        settings = config.sampler
+        transfer = WeightTransferConfig(backend=transfer_backend(config, device))
+        args: dict[str, Any] = {
+            "model": model_path,
+            "dtype": config.model.dtype,
+            "max_model_len": config.model.max_length,
+            "max_num_seqs": settings.max_num_seqs,
+            "tensor_parallel_size": settings.tensor_parallel,
+            "enable_prefix_caching": settings.prefix_cache,
+            "seed": config.run.seed,
+            "logprobs_mode": "processed_logprobs",
+            "weight_transfer_config": transfer,
+            "disable_log_stats": True,
+        }
+        if device == "cpu":
+            args["enforce_eager"] = True
+        else:
+            args["gpu_memory_utilization"] = settings.gpu_memory_utilization
+        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
+        self._version = version
+        self._epoch = 0
+        self._pause_mode = "wait" if settings.in_flight == "finish_turn" else "keep"
+        # What would only queue inside the engine waits here, so that its salt is still right when
+        # the engine schedules it.
+        self._places = asyncio.Semaphore(settings.max_num_seqs)
+
+    async def warm_up(self, tokens: Sequence[int]) -> None:
+        """Label the weights and sample once, so that no later request pays for the first one."""
+        await self._engine.update_weight_version(str(self._version))
+        await self.sample(SamplingRequest(tokens, 2, (), 1.0))
+
+    async def sample(self, request: SamplingRequest) -> Sample:
+        """Sample one continuation; it may span weight updates, and its spans say where."""
+        from vllm import SamplingParams, TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        params = SamplingParams(
+            max_tokens=request.max_tokens,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            seed=request.seed,
+            stop=list(request.stop),
+            include_stop_str_in_output=True,
+            skip_special_tokens=False,
+            logprobs=0,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        tokens = list(request.tokens)
+        async with self._places:
+            # The salt keeps a prefix computed by older weights away from requests after an update.
+            prompt = TokensPrompt(prompt_token_ids=tokens, cache_salt=f"epoch-{self._epoch}")
+            try:
+                async for output in self._engine.generate(prompt, params, uuid.uuid4().hex):
+                    if output.finished:
+                        return _sample(output.outputs[0])
+            except EngineDeadError as error:
+                raise PeerLostError(f"the vLLM engine has died: {error}") from error
+        raise RuntimeError("the engine ended a request without finishing it")
+
+    async def init_transfer(self, init_info: Mapping[str, Any]) -> None:
+        """Join the trainer's weight-transfer group."""
+        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
+
+        await self._engine.init_weight_transfer_engine(WeightTransferInitRequest(dict(init_info)))
+
+    async def begin_update(self) -> None:
+        """Hold generation still; in-flight requests keep their KV cache or finish their turns."""
+        self._epoch += 1
+        await self._engine.pause_generation(mode=self._pause_mode, clear_cache=False)
+        await self._engine.start_weight_update()
+
+    async def receive_update(self, update_info: Mapping[str, Any]) -> None:
+        """Receive the tensors that `update_info` names; returns when all are loaded."""
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        await self._engine.update_weights(WeightTransferUpdateRequest(dict(update_info)))
+
+    async def finish_update(self, version: int) -> None:
+        """Put the received weights in force as `version` and go on generating."""
+        await self._engine.finish_weight_update(str(version))
+        self._version = version
+        await self._engine.resume_generation()
+
+    async def version(self) -> int:
+        """Version of the weights in force."""
+        return self._version
+
+    async def check_health(self) -> None:
+        """Raise if the engine has died."""
+        await self._engine.check_health()
+
+    def shutdown(self) -> None:
+        """Stop the engine and its processes."""
+        self._engine.shutdown()
+
+
+def transfer_backend(config: Config, device: str) -> str:
+    """Name of vLLM's weight-transfer engine: NCCL where there is a GPU, Gloo otherwise."""
+    if config.weights.backend != "auto":
+        return config.weights.backend
+    return "nccl" if device == "cuda" else "gloo"
+
+
+def _set_environment(config: Config, device: str) -> None:
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    if device == "cpu":
+        os.environ["OMP_NUM_THREADS"] = str(config.sampler.threads)
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.sampler.kv_cache_gib)
+
+
+def _sample(output: Any) -> Sample:
+    tokens = np.asarray(output.token_ids, np.int32)
+    rows = zip(output.token_ids, output.logprobs, strict=True)
+    logprob = np.fromiter((row[token].logprob for token, row in rows), np.float32, len(tokens))
+    spans = tuple(VersionSpan(s.start, s.end, int(s.version)) for s in output.weight_versions or ())
+    return Sample(tokens, logprob, spans, output.finish_reason)

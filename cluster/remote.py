@@ -1,0 +1,58 @@
+"""Remote: a plain class hosted as a Ray actor looks like the plain object.
+
+No class of the library carries `@ray.remote`; remoteness is decided here, by whoever constructs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+from wfr.protocols import PeerLostError
+
+
+class Remote:
+    """`await remote.method(x)` runs `method(x)` on the hosted object.
+
+    An exception raised there arrives here as an instance of its own class; PeerLostError means that
+    the process has died.
+    """
+
+    def __init__(self, handle: Any) -> None:
+        """Wrap a Ray actor handle."""
+        self.handle = handle
+
+    def __getattr__(self, name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        method = getattr(self.handle, name)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return await method.remote(*args, **kwargs)
+            except RayActorError as error:
+                raise PeerLostError(str(error)) from error
+
+        return call
+
+    def __reduce__(self) -> tuple[type[Remote], tuple[Any]]:
+        return Remote, (self.handle,)
+
+    def call(self, name: str, *args: Any, timeout_s: float | None = None) -> Any:
+        """Call a method and block for its result: for code that has no event loop."""
+        try:
+            return ray.get(getattr(self.handle, name).remote(*args), timeout=timeout_s)
+        except RayActorError as error:
+            raise PeerLostError(str(error)) from error
+
+    def kill(self) -> None:
+        """End the hosting process at once."""
+        ray.kill(self.handle, no_restart=True)
+
+
+def host(cls: type, *args: Any, options: dict[str, Any], **kwargs: Any) -> Remote:
+    """Start an actor that hosts `cls(*args, **kwargs)`; returns at once."""
+    return Remote(ray.remote(cls).options(**options).remote(*args, **kwargs))

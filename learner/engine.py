@@ -1,0 +1,135 @@
+"""The training engine: the one file that knows DeepSpeed.
+
+Losses arrive already divided by *global* denominators (`learner.objectives`), so gradients have to
+be summed over micro-batches and ranks. DeepSpeed averages over ranks and accumulation steps; the
+engine undoes both here, in one place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from wfr.config import LearnerConfig
+
+
+class Engine:
+    """A module under DeepSpeed ZeRO with AdamW, linear warm-up and gradient clipping."""
+
+    def __init__(
+        self, config: LearnerConfig, module: nn.Module, *, rank: int, ranks: int, init_method: str
+    ) -> None:
+        """Join the gang at `init_method` (for example `tcp://host:port`) and wrap `module`."""
+        self._config = config
+        self._ranks = ranks
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        deepspeed = _deepspeed(self.device)
+        deepspeed.init_distributed(
+            "nccl" if self.device.type == "cuda" else "gloo",
+            auto_mpi_discovery=False,
+            init_method=init_method,
+            rank=rank,
+            world_size=ranks,
+            verbose=False,
+        )
+        optimizer = torch.optim.AdamW(
+            module.parameters(),
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+        )
+        self._engine, self._optimizer, _, _ = deepspeed.initialize(
+            model=module, optimizer=optimizer, config=_settings(config, self.device)
+        )
+        self._zero = deepspeed.zero
+        self._steps = 0
+
+    @property
+    def module(self) -> nn.Module:
+        """The module that was wrapped."""
+        return self._engine.module  # type: ignore[no-any-return]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps taken."""
+        return self._steps
+
+    def forward(self, **inputs: Any) -> Any:
+        """Run the module; under ZeRO-3 every rank has to call this equally often."""
+        with self._autocast():
+            return self._engine(**inputs)
+
+    def backward(self, loss: torch.Tensor, *, last: bool) -> None:
+        """Add the gradient of one micro-batch; `last` marks the final one before `step`."""
+        self._engine.set_gradient_accumulation_boundary(last)
+        self._engine.backward(loss * self._ranks, scale_wrt_gas=False)
+        if not last:
+            self._engine.step()  # counts the micro-batch; no update before the boundary
+
+    def step(self) -> float:
+        """Clip, update, clear; returns the gradient's norm before clipping."""
+        lr = self._config.lr * min(1.0, (self._steps + 1) / max(1, self._config.warmup_steps))
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        norm = self._unpartitioned_norm() if self._config.zero_stage == 0 else None
+        self._engine.step()
+        self._steps += 1
+        return float(self._engine.get_global_grad_norm() if norm is None else norm)
+
+    @contextlib.contextmanager
+    def gathered(self, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+        """Make ZeRO-3 partitions whole inside the block; a collective, free below stage 3."""
+        if self._config.zero_stage < 3:
+            yield
+            return
+        with self._zero.GatheredParameters(list(parameters)):
+            yield
+
+    def close(self) -> None:
+        """Leave the gang; without it the process ends in SIGABRT."""
+        self._engine.destroy()
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+    def _unpartitioned_norm(self) -> float:
+        """Stage 0 clips without keeping the norm; the reduced gradients are whole here."""
+        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        return float(nn.utils.get_total_norm(gradients))
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self._config.dtype == "bfloat16" and self.device.type == "cpu":
+            return torch.autocast("cpu", torch.bfloat16)
+        return contextlib.nullcontext()
+
+
+def _deepspeed(device: torch.device) -> Any:
+    """Import DeepSpeed without its CPU extension, which needs a compiler and serves inference."""
+    os.environ.setdefault("LOCAL_RANK", "0")  # each rank's process sees its own device only
+    if device.type == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+        os.environ.setdefault("LOCAL_SIZE", "1")
+    import deepspeed
+
+    if device.type == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def _settings(config: LearnerConfig, device: torch.device) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": config.grad_clip,
+        "zero_optimization": {"stage": config.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 10**9,
+    }
+    if config.dtype == "bfloat16" and device.type == "cuda":
+        settings["bf16"] = {"enabled": True}
+    return settings
