@@ -37,8 +37,6 @@ _ZYGOTE = Path(__file__).with_name("zygote.py")
 _INSIDE = "/sandbox/zygote.py"
 _ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
-    "HOME": "/tmp",
-    "TMPDIR": "/tmp",
     "LANG": "C.UTF-8",
     "PYTHONHASHSEED": "0",
     "PYTHONIOENCODING": "utf-8:backslashreplace",
@@ -159,7 +157,7 @@ def bubblewrap() -> Wall:
 def namespaces() -> Wall:
     """Behind util-linux `unshare`, with a root built by `mount` and `pivot_root`."""
     unshare, shell = _find("unshare"), _find("sh")
-    for tool in ("mount", "umount", "pivot_root", "setpriv", "mkdir", "ln", "touch", "rmdir"):
+    for tool in ("mount", "pivot_root", "setpriv", "mkdir", "ln", "touch", "rmdir"):
         _find(tool)
     options = "--user --map-root-user --mount --net --ipc --uts --pid --fork --kill-child"
     script = "\n".join(_build_root())
@@ -191,7 +189,9 @@ def _build_root() -> Iterator[str]:
     yield f"touch .{_INSIDE}; mount --bind -o ro {shlex.quote(str(_ZYGOTE))} .{_INSIDE}"
     yield f"mount -t tmpfs -o mode=755,size={SCRATCH_BYTES} tmpfs tmp"
     yield "pivot_root . old"
-    yield "umount -l /old; rmdir /old"
+    # umount(8) wants a /proc; removing the directory proves that nothing is mounted there any more
+    detach = "import ctypes; ctypes.CDLL(None).umount2(b'/old', 2)"
+    yield f"{shlex.join((*_interpreter(), '-c', detach))}; rmdir /old"
     yield "mount -o remount,ro,bind none /"
     yield "cd /tmp"
     yield (

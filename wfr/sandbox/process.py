@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+import tempfile
 from typing import Any
 
 from wfr.config import SandboxConfig
@@ -22,23 +23,32 @@ class ZygoteDiedError(RuntimeError):
 class ZygoteProcess:
     """Handle of one running zygote."""
 
-    def __init__(self, process: asyncio.subprocess.Process, reply_s: float) -> None:
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        scratch: tempfile.TemporaryDirectory[str],
+        reply_s: float,
+    ) -> None:
         self._process = process
+        self._scratch = scratch
         self._reply_s = reply_s
 
     @classmethod
     async def start(cls, wall: Wall, config: SandboxConfig) -> ZygoteProcess:
         """Start one and wait until it is warm; raises ZygoteDiedError."""
         pipe = asyncio.subprocess.PIPE
+        # where there is a wall, its private /tmp takes the place of this directory
+        scratch = tempfile.TemporaryDirectory(prefix="wfr-sandbox-", ignore_cleanup_errors=True)
         process = await asyncio.create_subprocess_exec(
             *wall.command,
             stdin=pipe,
             stdout=pipe,
             stderr=pipe,
+            cwd=scratch.name,
             env=wall.environment,
             start_new_session=True,
         )
-        zygote = cls(process, config.wall_s + _GRACE_S)
+        zygote = cls(process, scratch, config.wall_s + _GRACE_S)
         try:
             await zygote._exchange(setup_frame(config), _START_S)
         except BaseException:
@@ -54,6 +64,7 @@ class ZygoteProcess:
         """End it at once, without waiting; process 1 takes its namespace along."""
         if self._process.returncode is None:
             self._process.kill()
+        self._scratch.cleanup()
 
     async def close(self) -> None:
         """End it and wait until it, and all it started, is gone."""
@@ -64,6 +75,7 @@ class ZygoteProcess:
         except TimeoutError:
             self.kill()
             await self._process.wait()
+        self._scratch.cleanup()
 
     async def _exchange(self, message: dict[str, Any], timeout: float) -> dict[str, Any]:
         try:

@@ -50,7 +50,7 @@ class _Slot:
 
 
 class Sandbox:
-    """A pool of `config.processes` warm, confined interpreters.
+    r"""A pool of `config.processes` warm, confined interpreters.
 
         async with Sandbox(SandboxConfig()) as sandbox:
             result = await sandbox.run("n = int(input())\nn * 2", stdin="21")
@@ -72,7 +72,7 @@ class Sandbox:
         """Choose the wall and warm the pool; raises SandboxUnavailableError."""
         self._wall = await asyncio.to_thread(choose, self._config)
         for slot in self._slots:
-            slot.zygote = await ZygoteProcess.start(self._wall, self._config)
+            slot.zygote = await self._start()
             self._idle.put_nowait(slot)
         return self
 
@@ -129,16 +129,24 @@ class Sandbox:
         return Result(Status.UNAVAILABLE, "", reason, None, 0.0)
 
     async def _ask(self, slot: _Slot, request: dict[str, Any]) -> Result:
-        assert self._wall is not None
-        zygote, slot.zygote = slot.zygote, None
-        zygote = zygote or await ZygoteProcess.start(self._wall, self._config)
+        if slot.zygote is None:
+            slot.zygote = await self._start()
+        zygote = slot.zygote
         try:
             reply = await zygote.ask(request)
         except BaseException:
+            slot.zygote = None
             zygote.kill()
             raise
         if reply.pop("dirty"):
-            await zygote.close()  # files were left: a fresh room costs less than trust in a sweep
-        else:
-            slot.zygote = zygote
+            slot.zygote = None
+            await zygote.close()  # it left files: a fresh room costs less than trust in a sweep
         return Result(status=Status(reply.pop("status")), **reply)
+
+    async def _start(self) -> ZygoteProcess:
+        assert self._wall is not None
+        zygote = await ZygoteProcess.start(self._wall, self._config)
+        if self._closed:
+            await zygote.close()
+        self._check_open()
+        return zygote

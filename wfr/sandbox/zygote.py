@@ -34,10 +34,10 @@ import types
 from typing import Any, NoReturn
 
 _PRELOADED = (
-    "bisect cmath collections copy dataclasses datetime decimal enum fractions functools heapq io "
-    "itertools math operator random re statistics string textwrap typing"
-).split()
-_SCRATCH = "/tmp"  # nosec: the sandbox's own, private tmpfs
+    *("bisect", "cmath", "collections", "copy", "dataclasses", "datetime", "decimal", "enum"),
+    *("fractions", "functools", "heapq", "io", "itertools", "math", "operator", "random", "re"),
+    *("statistics", "string", "textwrap", "typing"),
+)
 _PROGRAM = "<program>"
 _REPORT_FD = 3
 _TOKEN_BYTES = 16
@@ -51,15 +51,18 @@ def main() -> None:
     """Answer requests until the other end goes away."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     site.setquit()
+    os.environ.update(HOME=os.getcwd(), TMPDIR=os.getcwd())
     requests, replies = _take_control()
     setup = _read_frame(requests)
+    if setup is None:
+        return
     for name in _PRELOADED:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
     _write_frame(replies, {"ready": os.getpid()})
     while (request := _read_frame(requests)) is not None:
-        _write_frame(replies, _Run(requests, setup or {}).serve(request))
+        _write_frame(replies, _Run(requests, setup).serve(request))
 
 
 def _take_control() -> tuple[int, int]:
@@ -222,7 +225,7 @@ class _Run:
             "stderr": stderr,
             "value": value,
             "seconds": seconds,
-            "dirty": bool(os.listdir(_SCRATCH)),
+            "dirty": bool(os.listdir(".")),
         }
 
 
@@ -292,7 +295,7 @@ class _Outcome:
 
 def _below(trace: types.TracebackType | None) -> types.TracebackType | None:
     """The part of a traceback that lies in the program."""
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+    while trace is not None and trace.tb_frame.f_code.co_filename != _PROGRAM:
         trace = trace.tb_next
     return trace
 
