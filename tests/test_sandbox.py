@@ -301,9 +301,9 @@ def test_cancelled_call_frees_its_place():
 def test_dead_zygote_is_replaced_once_then_unavailable():
     async def main():
         async with Sandbox(QUICK) as sandbox:
-            sandbox._slots[0].zygote.kill()
+            await sandbox._slots[0].zygote.close()
             replaced = await sandbox.run("1")
-            sandbox._slots[0].zygote.kill()
+            await sandbox._slots[0].zygote.close()
             sandbox._wall = Wall("broken", ("sh", "-c", "echo no room >&2; exit 3"))
             return replaced, await sandbox.run("1")
 
