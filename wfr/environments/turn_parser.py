@@ -1,5 +1,6 @@
-"""Read one assistant turn: `<think>…</think>`, then exactly one `<tool>…</tool>` or `<answer>…</answer>`.
+"""Read one assistant turn: a thought, then exactly one tool call or answer.
 
+The form is `<think>…</think><tool>OperatorName: input</tool>` or `…<answer>…</answer>`.
 A tag is one of five lower-case names without attributes; anything else in angle brackets is text.
 Inside `<think>`, `<tool>` and `<answer>` every other tag is text too: such an element ends at its
 own first closing tag. Text between the elements is ignored, as the released scorer does. Linear in

@@ -1,0 +1,17 @@
+"""Task sources by configuration."""
+
+from __future__ import annotations
+
+from wfr.config import Config
+from wfr.tasks.formats import FileTasks
+from wfr.tasks.source import TaskSource
+
+
+def make_source(config: Config) -> TaskSource:
+    """The source that `config.tasks` names; raises ValueError for a file that does not fit."""
+    tasks = config.tasks
+    if tasks.path is None:
+        from wfr.tasks.lookup_world import LookupWorld
+
+        return LookupWorld(tasks.world, held_out=tasks.held_out, eval_tasks=tasks.eval_tasks)
+    return FileTasks(tasks.format, tasks.path, tasks.held_out, tasks.eval_tasks)
