@@ -70,12 +70,7 @@ class ZygoteProcess:
         """End it and wait until it, and all it started, is gone."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        try:
-            await asyncio.wait_for(self._process.wait(), _STOP_S)
-        except TimeoutError:
-            self.kill()
-            await self._process.wait()
-        self._scratch.cleanup()
+        await self._wait()
 
     async def _exchange(self, message: dict[str, Any], timeout: float) -> dict[str, Any]:
         try:
@@ -98,8 +93,17 @@ class ZygoteProcess:
         return reply
 
     async def _last_words(self) -> str:
-        self.kill()
+        code = await self._wait()
         assert self._process.stderr is not None
         said = (await self._process.stderr.read(4096)).decode(errors="replace").strip()
-        code = await self._process.wait()
         return f"the sandbox process ended with exit code {code}: {said or 'no message'}"
+
+    async def _wait(self) -> int:
+        """Exit code; a process that does not end by itself is ended."""
+        try:
+            await asyncio.wait_for(self._process.wait(), _STOP_S)
+        except TimeoutError:
+            self.kill()
+        code = await self._process.wait()
+        self._scratch.cleanup()
+        return code
