@@ -90,9 +90,15 @@ class GlooTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
 
     def finish_weight_update(self) -> None:
         """Repack the freshly loaded layers."""
+        from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
         finalize_layerwise_reload(self.model, self.model_config)
+        # A head tied to the embedding receives no tensor of its own, so vLLM leaves its repacked
+        # copy as it was: without this the new embedding meets the old head.
+        for layer in self.model.modules():
+            if isinstance(layer, ParallelLMHead):
+                layer.quant_method.process_weights_after_loading(layer)
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
         """Receive all tensors of one update; Gloo is synchronous, so nothing is left to await."""
