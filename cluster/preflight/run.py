@@ -1,0 +1,75 @@
+"""Is what the run reads and writes in order: its tasks and its directory?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cluster.preflight.check import Check
+from wfr.config import Config
+from wfr.tasks.registry import make_source
+
+_SHOWN = 6
+"""Differing keys that a message lists."""
+
+
+def task_check(config: Config) -> Check:
+    """The tasks load, and some are left to learn from and to decide by."""
+    try:
+        source = make_source(config)
+        train, held_out = len(source.train()), len(source.held_out())
+    except (OSError, ValueError) as error:
+        ok, found = False, str(error)
+    else:
+        ok = train > 0 and held_out > 0
+        found = f"{train} to learn from, {held_out} held out"
+    return Check(
+        "tasks",
+        ok,
+        found,
+        "set tasks.path and tasks.format to a benchmark's file, or tasks.held_out",
+    )
+
+
+def directory_check(config: Config, *, overwrite: bool = False) -> Check:
+    """The run directory is new, holds this very run, or may be replaced."""
+    fault = (
+        None if overwrite else _foreign_run(config.run_dir, json.loads(config.model_dump_json()))
+    )
+    return Check(
+        "run directory",
+        fault is None,
+        f"{config.run_dir}: {fault or 'no other run in it'}",
+        "choose another run.name, or replace the old run with --overwrite",
+    )
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Keys whose values differ, as `section.key: old, now new`."""
+    found = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found.append(f"{prefix}{key}: {before!r}, now {after!r}")
+    return found
+
+
+def _foreign_run(directory: Path, config: Mapping[str, Any]) -> str | None:
+    """Why `directory` is not ours: what in it differs from the resolved configuration."""
+    if not directory.exists():
+        return None
+    if not directory.is_dir():
+        return "is a file"
+    saved = directory / "config.json"
+    if not saved.exists():
+        return "holds files, but no run" if any(directory.iterdir()) else None
+    try:
+        changed = differences(json.loads(saved.read_text(encoding="utf-8")), config)
+    except (OSError, ValueError) as error:
+        return f"its config.json cannot be read: {error}"
+    more = f"; and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
+    return f"holds another run ({'; '.join(changed[:_SHOWN])}{more})" if changed else None

@@ -1,0 +1,27 @@
+"""Every question that is asked before a run starts."""
+
+from __future__ import annotations
+
+from cluster.preflight.check import Check
+from cluster.preflight.director import model_checks
+from cluster.preflight.installation import installation_checks
+from cluster.preflight.machine import machine_checks
+from cluster.preflight.run import directory_check, task_check
+from wfr.config import Config
+
+
+def checks(config: Config, *, overwrite: bool = False) -> list[Check]:
+    """Ask everything; `overwrite`: the run directory will be replaced, so its content is no fault.
+
+    Example:
+        failing = explain(checks(config))
+        if failing:
+            raise SystemExit(...)  # exit code 3
+    """
+    return [
+        *installation_checks(),
+        *machine_checks(config),
+        *model_checks(config.model.path),
+        task_check(config),
+        directory_check(config, overwrite=overwrite),
+    ]
