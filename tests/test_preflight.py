@@ -240,7 +240,9 @@ def test_tokenizer_without_chat_template_is_refused():
     assert "no chat template" in tokenizer_check("m", lambda _: tokenizer).detail
 
 
-def test_broken_tokenizer_file_is_a_failed_check(checkpoint):
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"added_tokens": [], "model": 3}'])
+def test_broken_tokenizer_file_is_a_failed_check(checkpoint, text):
+    (checkpoint / "tokenizer.json").write_text(text)
     results = model_checks(str(checkpoint))
     assert [check.name for check in results if not check.ok] == ["tokenizer"]
 
