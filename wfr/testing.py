@@ -137,7 +137,7 @@ class EnvironmentConformance:
         assert abs(reward.total - sum(reward.parts.values())) < 1e-9
 
     def test_resumes_after_every_turn(self) -> None:
-        """state → JSON → restore, anywhere, changes nothing of what follows."""
+        """State → JSON → restore, anywhere, changes nothing of what follows."""
         whole = self.make()
         expected = _seen(self._played(whole))
         for cut in range(len(self.turns()) + 1):

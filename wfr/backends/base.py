@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Protocol
 
-from wfr.operators.base import Inputs
+Inputs = Mapping[str, tuple[str, ...]]
+"""Texts by input name, in the order in which they were given."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ Nothing but the text that is handed in is known here.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 
@@ -102,8 +103,8 @@ def _chain(question: str) -> tuple[str, list[str]]:
         *path, entity = bare.split(" of ")
         path.reverse()
     if not path:
-        raise _MissingFactError(f"a question about an attribute, which {question!r} is not")
-    return entity.strip(), [attribute.strip() for attribute in path]
+        raise _MissingFactError(f"a fact that answers {question!r}")
+    return entity.strip(), [attribute.strip().removeprefix("the ") for attribute in path]
 
 
 def _born(name: str, passages: Sequence[Passage], reasons: list[str]) -> int:
@@ -126,16 +127,30 @@ def _fact(entity: str, attribute: str, passages: Sequence[Passage], reasons: lis
 
 
 def _read_passage(line: str) -> Passage:
-    subject: list[str] = []
-    facts: dict[str, list[str]] = {}
-    values = subject
-    for word in line.replace(",", " ").split():
-        if _is_name(word) or (values is not subject and not values):
-            values.append(word)
+    head, *segments = line.split(",")
+    facts = dict(_fact_in(segment) for segment in segments) if segments else _facts_among(head)
+    names = itertools.takewhile(_is_name, head.split())
+    subject = " ".join(names)
+    return Passage(subject, {a: v for a, v in facts.items() if a and v} if subject else {})
+
+
+def _fact_in(segment: str) -> tuple[str, str]:
+    """Attribute and value of `mother Vin Numo`."""
+    attribute, _, value = segment.strip().partition(" ")
+    return attribute, value.strip()
+
+
+def _facts_among(line: str) -> dict[str, str]:
+    """Facts of a line without commas: a value is one word and the capitalised ones after it."""
+    facts: dict[str, str] = {}
+    attribute = ""
+    for word in itertools.dropwhile(_is_name, line.split()):
+        if attribute and (not facts[attribute] or _is_name(word)):
+            facts[attribute] = f"{facts[attribute]} {word}".strip()
         else:
-            values = facts.setdefault(word, [])
-    stated = {attribute: " ".join(words) for attribute, words in facts.items() if words}
-    return Passage(" ".join(subject), stated if subject else {})
+            attribute = word
+            facts[attribute] = ""
+    return facts
 
 
 def _is_name(word: str) -> bool:

@@ -9,9 +9,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from wfr.backends.base import Completion, OperatorRequest
+from wfr.backends.base import Completion, Inputs, OperatorRequest
 from wfr.backends.fact_reader import Reading, read_answer, read_passages, split_question
-from wfr.operators.base import Inputs
 
 _UNKNOWN = "unknown"
 

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Protocol
 
+from wfr.rewards.base import Reward as Reward
 from wfr.tasks.source import Task
 from wfr.trajectory import Message, OperatorCall, StopReason, TurnKind
 
@@ -79,15 +80,6 @@ class TimeStep:
     ) -> TimeStep:
         """A limit ended the episode."""
         return cls(StepType.TRUNCATED, (), reason, turn_kind, operator, calls)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Reward:
-    """A total and the named parts it is the sum of; `metrics` are reported but not summed."""
-
-    total: float
-    parts: Mapping[str, float]
-    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 class Environment(Protocol):

@@ -8,12 +8,12 @@ from typing import Any
 from wfr.config import ThinkActConfig
 from wfr.environments import observations, prompts
 from wfr.environments.base import Reward, TimeStep
-from wfr.environments.turn_parser import ParsedTurn, parse_turn, turn_complete
 from wfr.operators.base import ArgumentError, Operator, Scope
 from wfr.rewards import think_act as rewards
 from wfr.rewards.think_act import PlayedTurn
 from wfr.tasks.source import Task
 from wfr.trajectory import Message, OperatorCall, StopReason, TurnKind
+from wfr.turn_parser import ParsedTurn, parse_turn, turn_complete
 
 _REWARDS = {"paper": rewards.paper, "legacy_code": rewards.legacy_code}
 _REJECTED = "rejected"

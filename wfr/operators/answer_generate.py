@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from wfr.operators.base import Inputs, OperatorSpec
+from wfr.backends.base import Inputs
+from wfr.operators.base import OperatorSpec
 from wfr.operators.prompted import Prompted, numbered_answers, thought_and_answer
 
 

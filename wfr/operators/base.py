@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Protocol
 
+from wfr.backends.base import Inputs
 from wfr.tasks.source import Document
 from wfr.trajectory import OperatorCall
-
-Inputs = Mapping[str, tuple[str, ...]]
-"""Texts by input name; the whole argument is under `content` where there are no sub-tags."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,7 +76,11 @@ class ArgumentError(ValueError):
 
 
 def read_inputs(spec: OperatorSpec, argument: str) -> Inputs:
-    """Split an argument into its declared inputs; raises ArgumentError where one is missing."""
+    """Split an argument into its declared inputs, all of it under `content` if none is declared.
+
+    Raises:
+        ArgumentError: an input is missing.
+    """
     if not spec.inputs:
         if not argument.strip():
             raise ArgumentError(f"{spec.name} needs an input after the colon: {spec.usage}")

@@ -30,16 +30,27 @@ SPEC = OperatorSpec(
 
 
 class CodeResult(Protocol):
-    """How a program ended; `status` is one of the sandbox's status words."""
+    """How a program ended."""
 
     @property
-    def status(self) -> str: ...  # noqa: D102
+    def status(self) -> str:
+        """One of the sandbox's status words."""
+        ...
+
     @property
-    def stdout(self) -> str: ...  # noqa: D102
+    def stdout(self) -> str:
+        """What it printed."""
+        ...
+
     @property
-    def stderr(self) -> str: ...  # noqa: D102
+    def stderr(self) -> str:
+        """What it complained about."""
+        ...
+
     @property
-    def value(self) -> str | None: ...  # noqa: D102
+    def value(self) -> str | None:
+        """The repr of its last expression, if there is one."""
+        ...
 
 
 class CodeRunner(Protocol):

@@ -7,8 +7,8 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
-from wfr.backends.base import Backend, Completion, OperatorRequest
-from wfr.operators.base import Inputs, OperatorSpec, Outcome, Scope, read_inputs, tagged
+from wfr.backends.base import Backend, Completion, Inputs, OperatorRequest
+from wfr.operators.base import OperatorSpec, Outcome, Scope, read_inputs, tagged
 from wfr.trajectory import OperatorCall
 
 
@@ -64,9 +64,12 @@ class PromptedOperator:
         ]
         if len(requests) == 1:
             return [await self._backend.complete(requests[0])]
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._backend.complete(r)) for r in requests]
-        return [task.result() for task in tasks]
+        tasks = [asyncio.ensure_future(self._backend.complete(r)) for r in requests]
+        try:  # not a TaskGroup, which would hide a world failure in an exception group
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
 
 
 def thought_and_answer(name: str) -> Callable[[Sequence[str]], str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from wfr.operators.base import Input, Inputs, OperatorSpec
+from wfr.backends.base import Inputs
+from wfr.operators.base import Input, OperatorSpec
 from wfr.operators.prompted import Prompted, labelled, thought_and_answer
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from wfr.environments.base import Reward
-from wfr.environments.turn_parser import ParsedTurn
 from wfr.grading.base import Grade, grade
 from wfr.rewards import legacy_think_act
+from wfr.rewards.base import Reward
 from wfr.tasks.source import Task
 from wfr.trajectory import TurnKind
+from wfr.turn_parser import ParsedTurn
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
