@@ -49,7 +49,7 @@ soak: env  ## the long chaos, soak and study checks (under 40 minutes)
 lint: env  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/mypy $(PACKAGES) docs requirements
 
 bench: env  ## the benchmarks that fit a CPU
 	$(BIN)/python -m benchmarks
