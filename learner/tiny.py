@@ -11,11 +11,12 @@ import itertools
 import random
 import re
 from collections.abc import Iterator
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken
-from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from wfr.config import TinyModelConfig, WorldConfig
 from wfr.tasks import world
@@ -58,8 +59,7 @@ def build_tokenizer() -> Qwen2Tokenizer:
         [AddedToken(tag, special=True, lstrip=True, normalized=False) for tag in TAGS]
     )
     pairs = [f"{tens}{ones}" for tens in range(10) for ones in range(10)]
-    spaced = [f" {number}" for number in range(100)]
-    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in (*pairs, *spaced)])
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in (" 19", *pairs)])
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
 
@@ -93,4 +93,10 @@ def build_model(shape: TinyModelConfig, vocabulary: int, seed: int) -> Qwen2ForC
         eos_token_id=None,
         pad_token_id=None,
     )
-    return cast(Qwen2ForCausalLM, AutoModelForCausalLM.from_config(config))
+    return Qwen2ForCausalLM(config)  # type: ignore[no-untyped-call]
+
+
+def save(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, directory: Path) -> None:
+    """Write an ordinary Hugging Face directory, which transformers and vLLM load by its path."""
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)

@@ -24,7 +24,16 @@ GOOD_SHARE: Mapping[str, float] = {
     "arithmetic": 0.3,
     "misleading": 0.3,
 }
-"""Share of demonstrations that are good, per skill."""
+"""Share of a skill's demonstrations that are good."""
+WEIGHT: Mapping[str, float] = {
+    "hop1": 1.0,
+    "hop2": 1.0,
+    "hop3": 1.0,
+    "comparison": 1.5,
+    "arithmetic": 1.5,
+    "misleading": 1.0,
+}
+"""How often a skill is demonstrated, relative to the others."""
 NOISE_SHARE = 0.08
 """Share of demonstrations whose last turn breaks the format."""
 
@@ -39,8 +48,9 @@ class Demonstration:
 
 
 def demonstrate(world: World, rng: random.Random) -> Demonstration:
-    """Draw a question of a random skill and answer it, well or badly."""
-    question = draw_question(world, rng.choice(SKILLS), rng)
+    """Draw a question of a random skill and answer it well or badly."""
+    (skill,) = rng.choices(SKILLS, [WEIGHT[skill] for skill in SKILLS])
+    question = draw_question(world, skill, rng)
     good = rng.random() < GOOD_SHARE[question.skill]
     script = _Script(question, _noise(rng))
     _TELL[question.skill](world, question, script, None if good else rng)
@@ -66,9 +76,9 @@ class _Script:
         self._call(thought, f"Search: {query}", found.document().text)
         return found.facts
 
-    def compute(self, thought: str, expression: str, result: int) -> None:
+    def compute(self, thought: str, expression: str, result: str) -> None:
         """Have the Programmer print the value of `expression`."""
-        self._call(thought, f"Programmer: {expression}", str(result))
+        self._call(thought, f"Programmer: {expression}", result)
 
     def answer(self, thought: str, answer: str) -> None:
         """End the transcript."""
@@ -104,19 +114,17 @@ def _tell_comparison(
     world: World, question: Question, script: _Script, bad: random.Random | None
 ) -> None:
     """Look both up and compare; badly: believe the first, or mix up older and younger."""
-    (asked,), (one, two) = question.path, question.subjects
-    first = script.search(f"find born {asked}", one, world[one])
+    one, two = question.subjects
+    first = script.search("find born job", one, world[one])
     if bad and bad.random() < 0.5:
-        script.answer(f"{asked} {first[asked]}", first[asked])
+        script.answer(f"job {first['job']}", first["job"])
         return
-    second = script.search(f"born {first['born']} {first[asked]}", two, world[two])
-    smaller = (question.qualifier == "older") != bool(bad)
-    function = min if smaller else max
-    expression = f"{function.__name__}({first['born']}, {second['born']})"
-    year = function(int(first["born"]), int(second["born"]))
-    script.compute(f"born {second['born']} {second[asked]}", expression, year)
-    answer = first[asked] if str(year) == first["born"] else second[asked]
-    script.answer(f"born {year} {answer}", answer)
+    second = script.search(f"born {first['born']} job {first['job']}", two, world[two])
+    pick = min if (question.qualifier == "older") != bool(bad) else max
+    chosen = pick(first, second, key=lambda facts: int(facts["born"]))
+    expression = f"{pick.__name__}({first['born']}, {second['born']})"
+    script.compute(f"born {second['born']} job {second['job']}", expression, chosen["born"])
+    script.answer(f"born {chosen['born']} job {chosen['job']}", chosen["job"])
 
 
 def _tell_arithmetic(
@@ -134,9 +142,9 @@ def _tell_arithmetic(
         script.answer(f"born {second}", second)
         return
     left, right = (second, first) if mistake else (first, second)
-    years = int(left) - int(right)
+    years = str(int(left) - int(right))
     script.compute(f"born {second}", f"{left} - {right}", years)
-    script.answer(f"years {years}", str(years))
+    script.answer(f"years {years}", years)
 
 
 def _tell_misleading(

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from wfr.tasks.world import World
 
 PERSON_FACTS = ("born", "job", "home", "firm", "friend")
-PLAIN_FACTS = ("job", "home", "firm")
+MIN_YEARS_APART = 10
+"""Between two people that are compared: a difference always has two digits, like all numbers."""
 LINKS: Mapping[str, tuple[str, ...]] = {
     "friend": PERSON_FACTS,
     "home": ("river", "mayor"),
@@ -80,26 +81,29 @@ def _chain(world: World, name: str, path: tuple[str, ...]) -> Question:
 
 
 def _pair(world: World, rng: random.Random) -> tuple[str, str]:
-    """Two people whose years of birth differ."""
+    """Two people who are at least `MIN_YEARS_APART`."""
     while True:
         one, two = rng.sample(world.known_people(), 2)
-        if world[one].facts["born"] != world[two].facts["born"]:
+        if abs(_born(world, one) - _born(world, two)) >= MIN_YEARS_APART:
             return one, two
 
 
+def _born(world: World, name: str) -> int:
+    return int(world[name].facts["born"])
+
+
 def _comparison(world: World, rng: random.Random) -> Question:
-    one, two = _pair(world, rng)
-    qualifier, asked = rng.choice(("older", "younger")), rng.choice(PLAIN_FACTS)
-    ordered = sorted((one, two), key=lambda name: world[name].facts["born"])
-    chosen = ordered[0] if qualifier == "older" else ordered[1]
-    text = f"The {qualifier} of {one} and {two}: {asked}?"
-    answer = world[chosen].facts[asked]
-    return Question("comparison", text, answer, (one, two), (asked,), qualifier)
+    pair = _pair(world, rng)
+    qualifier = rng.choice(("older", "younger"))
+    pick = min if qualifier == "older" else max
+    chosen = pick(pair, key=lambda name: _born(world, name))
+    text = f"The {qualifier} of {pair[0]} and {pair[1]}: job?"
+    return Question("comparison", text, world[chosen].facts["job"], pair, ("job",), qualifier)
 
 
 def _arithmetic(world: World, rng: random.Random) -> Question:
-    old, young = sorted(_pair(world, rng), key=lambda name: world[name].facts["born"])
-    years = int(world[young].facts["born"]) - int(world[old].facts["born"])
+    old, young = sorted(_pair(world, rng), key=lambda name: _born(world, name))
+    years = _born(world, young) - _born(world, old)
     text = f"{young} is how many years younger than {old}?"
     return Question("arithmetic", text, str(years), (young, old), ("born",))
 

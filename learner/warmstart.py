@@ -1,0 +1,176 @@
+"""The supervised start of the tiny director: it learns the protocol, reading and copying.
+
+Plain next-token training on scripted demonstrations, with the loss on the director's own tokens
+only. Every few steps the demonstrations come from a freshly drawn world: a model of this size
+memorises a fixed world instead of learning to copy from what it reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
+
+from learner import tiny
+from wfr.config import Config, WarmstartConfig, WorldConfig
+from wfr.tasks.demonstrations import Demonstration, demonstrate
+from wfr.tasks.world import World
+
+_WARMUP_STEPS = 50
+_FINAL_LR = 0.05
+_AVERAGED_STEPS = 50
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WarmstartResult:
+    """What a warm start left: a Hugging Face directory, and what it took.
+
+    Attributes:
+        loss: mean over the last 50 steps, nats per token of the director.
+        tokens: tokens of all demonstrations, padding left out.
+    """
+
+    path: Path
+    steps: int
+    loss: float
+    tokens: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Batch:
+    """ids int64 [B, T]; learned bool [B, T], true on the director's own tokens."""
+
+    ids: torch.Tensor
+    learned: torch.Tensor
+    tokens: int
+
+
+def warmstart(
+    config: Config, out_dir: Path, progress: Callable[[int, float], None]
+) -> WarmstartResult:
+    """Train the tiny director on demonstrations and save it with its tokenizer in `out_dir`.
+
+    `progress` is told each finished step's number and loss. The same seed and thread count give
+    the same weights.
+    """
+    started = time.monotonic()
+    tokenizer = tiny.build_tokenizer()
+    model = tiny.build_model(config.model.tiny, len(tokenizer), config.run.seed)
+    with _threads(config.warmstart.threads):
+        losses, tokens = _train(model, tokenizer, config, progress)
+    tiny.save(model, tokenizer, out_dir)
+    recent = losses[-_AVERAGED_STEPS:]
+    loss = sum(recent) / len(recent) if recent else math.nan
+    return WarmstartResult(out_dir, len(losses), loss, tokens, time.monotonic() - started)
+
+
+def demonstration_tokens(
+    demonstrations: list[Demonstration], tokenizer: Qwen2Tokenizer
+) -> list[tuple[list[int], list[bool]]]:
+    """Token ids, and which of them the director wrote, exactly as an episode would build them."""
+    texts: list[str] = []
+    for demonstration in demonstrations:
+        question, *rest = demonstration.messages
+        texts.append(f"<user> {question.content}<assistant>")
+        texts += [m.content.replace("<info>", "<info> ") for m in rest]
+    encoded = iter(tokenizer(texts, add_special_tokens=False)["input_ids"])
+    rows = []
+    for demonstration in demonstrations:
+        ids: list[int] = []
+        learned: list[bool] = []
+        for message in demonstration.messages:
+            part = next(encoded)
+            ids += part
+            learned += [message.role == "assistant"] * len(part)
+        rows.append((ids, learned))
+    return rows
+
+
+def _train(
+    model: Qwen2ForCausalLM,
+    tokenizer: Qwen2Tokenizer,
+    config: Config,
+    progress: Callable[[int, float], None],
+) -> tuple[list[float], int]:
+    settings = config.warmstart
+    model.train()
+    # Eager attention in bfloat16 is twice as fast as SDPA at these sizes on a CPU.
+    model.set_attn_implementation("eager")
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: _lr_factor(t, settings.steps))
+    batches = _batches(tokenizer, settings, config.tasks.world, config.run.seed)
+    losses, tokens = [], 0
+    for step in range(settings.steps):
+        batch = next(batches)
+        loss = _loss(model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        losses.append(loss.item())
+        tokens += batch.tokens
+        progress(step + 1, losses[-1])
+    return losses, tokens
+
+
+def _loss(model: Qwen2ForCausalLM, batch: _Batch) -> torch.Tensor:
+    """Mean negative log-likelihood of the director's tokens; only their logits are computed."""
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
+    targets = batch.learned[:, 1:]
+    logits = F.linear(hidden[:, :-1][targets].float(), model.lm_head.weight)
+    return F.cross_entropy(logits, batch.ids[:, 1:][targets])
+
+
+def _lr_factor(step: int, steps: int) -> float:
+    """Linear warm-up, then a cosine down to `_FINAL_LR` of the peak."""
+    cosine = 0.5 * (1 + math.cos(math.pi * step / max(1, steps)))
+    return min(1.0, (step + 1) / _WARMUP_STEPS) * (_FINAL_LR + (1 - _FINAL_LR) * cosine)
+
+
+def _batches(
+    tokenizer: Qwen2Tokenizer, settings: WarmstartConfig, world: WorldConfig, seed: int
+) -> Iterator[_Batch]:
+    """Endless batches; each world's demonstrations are grouped by length, then shuffled."""
+    draw = 0
+    while True:
+        rng = random.Random(f"warmstart/{seed}/{draw}")
+        drawn = World.draw(world, rng)
+        count = settings.world_every * settings.batch
+        demonstrations = [demonstrate(drawn, rng) for _ in range(count)]
+        rows = sorted(demonstration_tokens(demonstrations, tokenizer), key=lambda row: len(row[0]))
+        parts = [rows[i : i + settings.batch] for i in range(0, count, settings.batch)]
+        rng.shuffle(parts)
+        yield from map(_collate, parts)
+        draw += 1
+
+
+def _collate(rows: list[tuple[list[int], list[bool]]]) -> _Batch:
+    longest = max(len(ids) for ids, _ in rows)
+    # What stands after the last token of a row cannot be seen by it, and is not learned.
+    padded = torch.tensor([ids + [0] * (longest - len(ids)) for ids, _ in rows])
+    learned = torch.tensor([own + [False] * (longest - len(own)) for _, own in rows])
+    return _Batch(padded, learned, sum(len(ids) for ids, _ in rows))
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let torch use `count` threads meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
