@@ -163,10 +163,12 @@ def test_the_split_depends_on_the_question_alone(many, tmp_path):
     assert {t.question for t in again.held_out()} <= held_out
 
 
-def test_evaluation_is_capped_evenly_over_the_skills(many):
+def test_evaluation_is_capped_evenly_over_the_skills(many, tmp_path):
     held_out = FileTasks("hotpotqa", many, held_out=0.25, eval_tasks=21).held_out()
     skills = [t.skill for t in held_out]
     assert (skills.count("bridge"), skills.count("comparison")) == (11, 10)
+    reordered = hotpotqa(tmp_path, *json.loads(many.read_text())[::-1])
+    assert FileTasks("hotpotqa", reordered, 0.25, eval_tasks=21).held_out() == held_out
 
 
 def test_make_source_follows_the_configuration(many):

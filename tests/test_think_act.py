@@ -13,7 +13,7 @@ from wfr.config import SearchConfig, ThinkActConfig
 from wfr.environments.base import StepType
 from wfr.environments.observations import cut_middle, disarm
 from wfr.environments.think_act import ThinkAct
-from wfr.operators.library import make_pool
+from wfr.operators.library import make_pool, pool_names
 from wfr.operators.search import Search
 from wfr.sandbox import Result, Status
 from wfr.tasks.source import Document, Task
@@ -83,7 +83,7 @@ def test_full_prompt_lists_the_pool_and_nothing_else(pool):
     assert user.content.endswith("Query: job of Rip Fese ?")
     assert "at most 20 operator calls" in user.content
     everything = ("Search", "Programmer", "AnswerGenerate", "Custom", "Review", "ScEnsemble")
-    offered = environment._pool
+    offered = pool_names(pool)
     assert all(
         (f"Usage: <tool>{name}: " in user.content) == (name in offered) for name in everything
     )

@@ -33,6 +33,10 @@ def test_answer_turn():
     assert (turn.kind, turn.answer, turn.fault) == (TurnKind.ANSWER, "Z", None)
 
 
+def test_of_several_answers_the_last_counts():
+    assert parse_turn(THINK + "<answer>Rome</answer>" + ANSWER).answer == "Paris"
+
+
 def test_argument_keeps_everything_after_the_first_colon():
     turn = parse_turn(THINK + "<tool>Custom: <task>a: b</task>\n<x></answer></tool>")
     assert turn.argument == "<task>a: b</task>\n<x></answer>"
