@@ -23,21 +23,26 @@ _PROGRAMS = {"bubblewrap": "bwrap", "prometheus": "prometheus", "chromium": "chr
 
 @pytest.fixture(scope="session")
 def require():
-    """`require("bubblewrap")` skips the test, with the reason, where the package is absent.
-
-    With WFR_REQUIRE_SYSTEM_PACKAGES=1, as in .ci/run, an absent package is a failure.
-    """
+    """`require("bubblewrap")` skips the test, with the reason, where the package is absent."""
     return _require
 
 
 def _require(package: str) -> None:
     program = _PROGRAMS[package]
-    if shutil.which(program):
-        return
-    reason = f"needs the system package {package} (no {program!r} on the path)"
-    if os.environ.get("WFR_REQUIRE_SYSTEM_PACKAGES") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
+    if not shutil.which(program):
+        pytest.skip(f"needs the system package {package} (no {program!r} on the path)")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """With WFR_REQUIRE_SYSTEM_PACKAGES=1, a skip whose reason names such a package is a failure."""
+    report = yield
+    required = os.environ.get("WFR_REQUIRE_SYSTEM_PACKAGES") == "1"
+    if required and report.skipped and not hasattr(report, "wasxfail"):
+        reason = str(call.excinfo.value)
+        if any(package in reason for package in _PROGRAMS):
+            report.outcome, report.longrepr = "failed", f"skipped, but required: {reason}"
+    return report
 
 
 @pytest.fixture(autouse=True)
