@@ -1,0 +1,150 @@
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from wfr.journal import Journal, read_journal
+from wfr.schema import SchemaVersionError, from_batch, to_batch
+from wfr.trajectory import Group, StopReason, Trajectory
+
+
+def batch(number: int) -> pa.RecordBatch:
+    row = Trajectory(
+        *("run", "task", f"g{number}", 0),
+        tokens=np.full(10 + number % 7, number, np.int32),
+        turn_id=np.full(10 + number % 7, -1, np.int16),
+        behaviour_logprob=np.zeros(10 + number % 7, np.float32),
+        version_spans=[],
+        turns=[],
+        messages=[],
+        stop_reason=StopReason.ANSWERED,
+        reward=1.0,
+    )
+    return to_batch(Group(f"g{number}", "task", number, [row]))
+
+
+def numbers(reader) -> list[int]:
+    return [from_batch(b).admitted_version for b in reader]
+
+
+def test_reads_what_was_written_in_order(tmp_path):
+    with Journal(tmp_path) as journal:
+        for number in range(5):
+            journal.append(batch(number))
+        before_close = read_journal(tmp_path)
+        assert (numbers(before_close), before_close.torn_bytes) == ([0, 1, 2, 3, 4], 0)
+    reader = read_journal(tmp_path)
+    assert list(reader) == [batch(number) for number in range(5)]
+    assert reader.torn_bytes == 0
+
+
+def test_files_rotate_by_size_and_a_restart_begins_a_new_one(tmp_path):
+    for first in (0, 3):
+        with Journal(tmp_path, max_bytes=1) as journal:
+            for number in range(first, first + 3):
+                journal.append(batch(number))
+    assert [p.name for p in sorted(tmp_path.iterdir())] == [f"{n:06d}.arrow" for n in range(1, 7)]
+    assert numbers(read_journal(tmp_path)) == [0, 1, 2, 3, 4, 5]
+
+
+def test_any_file_opens_with_plain_pyarrow(tmp_path):
+    with Journal(tmp_path) as journal:
+        journal.append(batch(3))
+    table = pa.ipc.open_stream(tmp_path / "000001.arrow").read_all()
+    assert table["group_id"].to_pylist() == ["g3"]
+
+
+def test_batches_outlive_the_reader(tmp_path):
+    with Journal(tmp_path) as journal:
+        journal.append(batch(3))
+    (first,) = list(read_journal(tmp_path))
+    (tmp_path / "000001.arrow").unlink()
+    assert from_batch(first).trajectories[0].tokens.tolist() == [3] * 13
+
+
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory):
+    """The bytes of a file of two groups, and where the header and each group end."""
+    directory = tmp_path_factory.mktemp("journal")
+    path = directory / "000001.arrow"
+    ends = []
+    with Journal(directory) as journal:
+        for number in range(2):
+            journal.append(batch(number))
+            ends.append(path.stat().st_size)
+    return path.read_bytes(), ends
+
+
+@pytest.fixture
+def cut(tmp_path):
+    """`cut(data)`: groups and torn bytes of a journal whose first file is `data`."""
+    with Journal(tmp_path) as journal:
+        journal.append(batch(9))
+    (tmp_path / "000001.arrow").rename(tmp_path / "000002.arrow")
+
+    def read(data: bytes) -> tuple[list[int], int]:
+        (tmp_path / "000001.arrow").write_bytes(data)
+        reader = read_journal(tmp_path)
+        return [b.column("admitted_version")[0].as_py() for b in reader], reader.torn_bytes
+
+    return read
+
+
+def test_truncation_anywhere_loses_the_torn_group_only(small_file, cut):
+    """Every group that was whole comes back, and so does what a restarted journal wrote."""
+    data, ends = small_file
+    header = pa.BufferReader(data)
+    pa.ipc.open_stream(header)
+    starts = [0, header.tell(), *ends, len(data)]
+    near = {max(0, min(len(data), end + step)) for end in starts for step in range(-9, 10)}
+    for size in sorted(near | set(range(0, len(data), 37))):
+        found, torn = cut(data[:size])
+        assert found == [*range(sum(size >= end for end in ends)), 9], size
+        assert torn == size - max(start for start in starts if start <= size), size
+
+
+@pytest.mark.parametrize("tail", [b"\0" * 64, b"\xff" * 64, b"garbage" * 9])
+def test_garbage_after_the_last_whole_group_is_counted(small_file, cut, tail):
+    data, ends = small_file
+    found, torn = cut(data[: ends[0]] + tail)
+    assert found == [0, 9]
+    assert 0 < torn <= len(tail)
+
+
+def test_another_schema_version_is_refused_not_called_torn(tmp_path):
+    other = batch(1).replace_schema_metadata({"wfr.schema_version": "0"})
+    with pa.ipc.new_stream(tmp_path / "000001.arrow", other.schema) as writer:
+        writer.write_batch(other)
+    with pytest.raises(SchemaVersionError):
+        list(read_journal(tmp_path))
+
+
+WRITER = """
+import itertools, sys
+sys.path.insert(0, {tests!r})
+from test_journal import batch
+from wfr.journal import Journal
+journal = Journal(sys.argv[1], max_bytes=20_000)
+for number in itertools.count():
+    journal.append(batch(number))
+    print(number, flush=True)
+"""
+
+
+def test_killed_writer_loses_nothing_that_append_returned(tmp_path):
+    script = WRITER.format(tests=str(Path(__file__).parent))
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as writer:
+        for line in writer.stdout:
+            if int(line) >= 40:
+                break
+        writer.send_signal(signal.SIGKILL)
+        promised = [int(line), *map(int, writer.stdout.read().split())][-1]
+    found = numbers(read_journal(tmp_path))
+    assert found == list(range(len(found)))
+    assert len(found) >= promised + 1
