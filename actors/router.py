@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from wfr.protocols import PeerLostError, Sample, SamplerLike, SamplingRequest
 from wfr.trajectory import StopReason, WorldFailureError
@@ -17,11 +17,10 @@ from wfr.trajectory import StopReason, WorldFailureError
 class Router:
     """Spreads episodes over the live samplers, fewest episodes first."""
 
-    def __init__(self, wait_s: float, on_lost: Callable[[str], None] = lambda name: None) -> None:
-        """Wait at most `wait_s` seconds for a sampler; tell `on_lost` the name of one that died."""
+    def __init__(self, wait_s: float) -> None:
+        """Wait at most `wait_s` seconds for a sampler to join where none is alive."""
         self._samplers: dict[str, SamplerLike] = {}
         self._wait_s = wait_s
-        self._on_lost = on_lost
         self._assigned: dict[str, str] = {}
         self._load: Counter[str] = Counter()
         self._joined = asyncio.Event()
@@ -70,7 +69,6 @@ class Router:
         return name
 
     def _lose(self, name: str) -> None:
-        if self._samplers.pop(name, None) is not None:
-            if not self._samplers:
-                self._joined.clear()
-            self._on_lost(name)
+        self._samplers.pop(name, None)
+        if not self._samplers:
+            self._joined.clear()

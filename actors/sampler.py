@@ -113,9 +113,11 @@ class Sampler:
         """Version of the weights in force."""
         return self._version
 
-    async def check_health(self) -> None:
-        """Raise if the engine has died."""
-        await self._engine.check_health()
+    async def watch(self, every_s: float = 0.5) -> None:
+        """Return never; raise PeerLostError soon after the engine has died."""
+        while not self._engine.errored:
+            await asyncio.sleep(every_s)
+        raise PeerLostError(f"the vLLM engine has died: {self._engine.dead_error}")
 
     def shutdown(self) -> None:
         """Stop the engine and its processes."""

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import pyarrow as pa
-from wfr.buffer import Admission, GroupMeta
-from wfr.schema import to_batch
 
 from actors.rollout import EpisodeId, Limits, RendererLike, Rollout
 from actors.router import Router
+from wfr.buffer import Admission, GroupMeta
 from wfr.config import Config
 from wfr.environments.base import Environment
-from wfr.protocols import SamplerLike
+from wfr.protocols import Sample, SamplerLike, SamplingRequest
+from wfr.schema import to_batch
 from wfr.tasks.source import Task, TaskOrder
 from wfr.trajectory import Group, Trajectory
 
@@ -31,7 +32,7 @@ class BufferLike(Protocol):
         """Wait for a free slot."""
         ...
 
-    async def add(self, group_id: int, ref: Any, meta: GroupMeta) -> None:
+    async def add(self, group_id: int, ref: pa.RecordBatch, meta: GroupMeta) -> bool:
         """Hand in a finished group."""
         ...
 
@@ -66,10 +67,8 @@ class RolloutWorker:
         make_environment: Callable[[], Environment],
         renderer: RendererLike,
         journal: Callable[[pa.RecordBatch], None],
-        put: Callable[[pa.RecordBatch], Any] = lambda batch: batch,
-        on_sampler_lost: Callable[[str], None] = lambda name: None,
     ) -> None:
-        """Play `tasks`; `put` stores a record batch and returns the reference that travels."""
+        """Play `tasks`; `journal` gets every finished group before the buffer does."""
         self._config = config
         self._name = name
         self._tasks = tasks
@@ -78,10 +77,15 @@ class RolloutWorker:
         self._make_environment = make_environment
         self._renderer = renderer
         self._journal = journal
-        self._put = put
-        self._router = Router(wait_s=_SAMPLER_WAIT_S, on_lost=on_sampler_lost)
+        self._router = Router(wait_s=_SAMPLER_WAIT_S)
         self._failures = _Failures(config.rollout.max_episode_failures)
         self._running: set[asyncio.Task[None]] = set()
+        self._tokens_sampled = 0
+        self._tokens_reported = 0
+
+    def unreported_tokens(self) -> int:
+        """Tokens sampled for training that no finished group accounts for (yet)."""
+        return self._tokens_sampled - self._tokens_reported
 
     def update_samplers(self, samplers: Mapping[str, SamplerLike]) -> None:
         """Tell the worker which samplers are alive."""
@@ -103,15 +107,23 @@ class RolloutWorker:
                 group.cancel()
             await asyncio.gather(*self._running, return_exceptions=True)
 
-    async def evaluate(self, temperature: float = 0.0) -> list[EpisodeResult]:
-        """Play every held-out task once, all concurrently; nothing of it is trained on."""
+    async def evaluate(
+        self, share: int = 0, shares: int = 1, temperature: float = 0.0
+    ) -> list[EpisodeResult]:
+        """Play this worker's share of the held-out tasks once, all concurrently.
+
+        Nothing of it is trained on. Temperature 0 is greedy.
+        """
         limits = self._limits(temperature)
+        tasks = self._held_out[share::shares]
         episodes = [
-            self._episode(task, EpisodeId(self._config.run.name, f"eval-{index}", 0), limits)
-            for index, task in enumerate(self._held_out)
+            self._episode(
+                task, EpisodeId(self._config.run.name, f"eval-{task.id}", 0), limits, Counter()
+            )
+            for task in tasks
         ]
         played = await asyncio.gather(*episodes)
-        return [_result(task, t) for task, t in zip(self._held_out, played, strict=True)]
+        return [_result(task, t) for task, t in zip(tasks, played, strict=True)]
 
     async def _next_admission(self, buffer: BufferLike) -> Admission:
         """Wait for a slot, but notice at once when a running group raises."""
@@ -132,19 +144,29 @@ class RolloutWorker:
         group_id = str(admission.group_id)
         limits = self._limits(self._config.rollout.temperature)
         siblings = range(self._config.rollout.group_size)
+        wasted: Counter[str] = Counter()
         trajectories = await asyncio.gather(
             *(
-                self._episode(task, EpisodeId(self._config.run.name, group_id, sibling), limits)
+                self._episode(
+                    task, EpisodeId(self._config.run.name, group_id, sibling), limits, wasted
+                )
                 for sibling in siblings
             )
         )
         group = Group(group_id, task.id, admission.version, trajectories)
         batch = to_batch(group)
         self._journal(batch)
-        await buffer.add(admission.group_id, self._put(batch), GroupMeta.of(group))
+        meta = group_meta(group, wasted)
+        self._tokens_reported += meta.policy_tokens + sum(meta.discarded.values())
+        await buffer.add(admission.group_id, batch, meta)
 
-    async def _episode(self, task: Task, episode: EpisodeId, limits: Limits) -> Trajectory:
-        """Play one episode; one that the world failed transiently is played again."""
+    async def _episode(
+        self, task: Task, episode: EpisodeId, limits: Limits, wasted: Counter[str]
+    ) -> Trajectory:
+        """Play one episode; one that the world failed transiently is played again.
+
+        Policy tokens of attempts that are not kept are added to `wasted` by reason.
+        """
         attempt = 0
         while True:
             key = dataclasses.replace(episode, attempt=attempt)
@@ -157,14 +179,16 @@ class RolloutWorker:
             retry = trajectory.stop_reason.is_transient
             if not retry or attempt > self._config.rollout.episode_retries:
                 return trajectory
+            wasted[trajectory.stop_reason.value] += trajectory.policy_tokens
 
     def _play(self, task: Task, episode: EpisodeId, limits: Limits) -> Awaitable[Trajectory]:
-        rollout = Rollout(
-            self._make_environment(),
-            self._renderer,
-            lambda request: self._router.sample(str(episode), request),
-            limits,
-        )
+        async def sample(request: SamplingRequest) -> Sample:
+            sample = await self._router.sample(str(episode), request)
+            if not episode.group_id.startswith("eval-"):
+                self._tokens_sampled += len(sample.tokens)
+            return sample
+
+        rollout = Rollout(self._make_environment(), self._renderer, sample, limits)
         return rollout.run(task, episode)
 
     def _limits(self, temperature: float) -> Limits:
@@ -208,6 +232,22 @@ class _Failures:
 
 async def _as_coroutine(awaitable: Awaitable[Admission]) -> Admission:
     return await awaitable
+
+
+def group_meta(group: Group, wasted: Mapping[str, int]) -> GroupMeta:
+    """What the buffer needs to know of a group; `wasted` are tokens of attempts not kept."""
+    scored = group.scored
+    discarded = Counter(wasted)
+    for trajectory in group.trajectories:
+        if trajectory.stop_reason.is_world_failure:
+            discarded[trajectory.stop_reason.value] += trajectory.policy_tokens
+    return GroupMeta(
+        siblings=len(group.trajectories),
+        scored=len(scored),
+        policy_tokens=sum(t.policy_tokens for t in scored),
+        oldest_version=min((t.oldest_version for t in scored), default=group.admitted_version),
+        discarded=dict(discarded),
+    )
 
 
 def _result(task: Task, trajectory: Trajectory) -> EpisodeResult:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -59,10 +58,3 @@ class RemoteSamplers:
             raise PeerLostError(
                 f"a sampler did not answer {method} within {self._timeout_s:.0f} s"
             ) from error
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])

@@ -8,6 +8,7 @@ engine undoes both here, in one place.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from learner.metric_sums import MetricSums
 from wfr.config import LearnerConfig
 
 
@@ -61,7 +63,7 @@ class Engine:
 
     def forward(self, **inputs: Any) -> Any:
         """Run the module; under ZeRO-3 every rank has to call this equally often."""
-        with self._autocast():
+        with self.autocast():
             return self._engine(**inputs)
 
     def backward(self, loss: torch.Tensor, *, last: bool) -> None:
@@ -90,6 +92,13 @@ class Engine:
         with self._zero.GatheredParameters(list(parameters)):
             yield
 
+    def reduce(self, metrics: MetricSums) -> MetricSums:
+        """Add up metrics over ranks."""
+        sums, extremes = metrics.sums.to(self.device), metrics.extremes.to(self.device)
+        torch.distributed.all_reduce(sums, torch.distributed.ReduceOp.SUM)
+        torch.distributed.all_reduce(extremes, torch.distributed.ReduceOp.MAX)
+        return dataclasses.replace(metrics, sums=sums, extremes=extremes)
+
     def close(self) -> None:
         """Leave the gang; without it the process ends in SIGABRT."""
         self._engine.destroy()
@@ -101,7 +110,8 @@ class Engine:
         gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
         return float(nn.utils.get_total_norm(gradients))
 
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Mixed precision on CPU; on GPU DeepSpeed itself keeps float32 masters of bf16 weights."""
         if self._config.dtype == "bfloat16" and self.device.type == "cpu":
             return torch.autocast("cpu", torch.bfloat16)
         return contextlib.nullcontext()

@@ -59,7 +59,7 @@ def director(tmp_path_factory):
 def rig(director):
     """A running sampler, its event loop in a thread, and a publisher connected to it."""
     from actors.sampler import Sampler
-    from cluster.weights import free_port
+    from cluster.ports import free_port
     from learner.publisher import Publisher, TransferGroup
 
     path, models = director

@@ -19,6 +19,10 @@ class PeerLostError(ConnectionError):
     """The other end of a call has died; the call may or may not have had its effect."""
 
 
+class PublishError(RuntimeError):
+    """New weights did not reach every sampler; the transfer group has to be rebuilt."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class SamplingRequest:
     """Token ids [m] to continue by at most `max_tokens` further ones, or until a stop string."""

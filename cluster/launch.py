@@ -1,0 +1,70 @@
+"""Launching a run: Ray, signals, and the event loop around `cluster.run.Run`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import Any
+
+import ray
+
+from cluster.progress import Progress
+from cluster.run import Run
+from cluster.run_directory import RunDirectory
+from cluster.topology import Topology
+from wfr.config import Config
+
+
+def launch(config: Config, *, overwrite: bool = False, quiet: bool = False) -> dict[str, Any]:
+    """Run `config` to its end on RAY_ADDRESS, or on a Ray of its own on this machine.
+
+    Raises:
+        RunFailedError: the run cannot go on.
+        FileExistsError: the run directory holds another run.
+    """
+    directory = RunDirectory(config, overwrite=overwrite)
+    progress = Progress(quiet=quiet)
+    _start_ray()
+    try:
+        return asyncio.run(_supervised(config, directory, progress))
+    finally:
+        ray.shutdown()
+        progress.close()
+        directory.close()
+
+
+async def _supervised(
+    config: Config, directory: RunDirectory, progress: Progress
+) -> dict[str, Any]:
+    run = Run(config, directory, Topology(config, directory.path), progress)
+    loop = asyncio.get_running_loop()
+    asked = 0
+
+    def on_signal() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            progress.note("killed")
+            os._exit(130)
+        progress.note("ending in order: this step, a checkpoint, then out; again to kill")
+        run.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    return await run.execute()
+
+
+def _start_ray() -> None:
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if "RAY_ADDRESS" not in os.environ:
+        settings |= {
+            "include_dashboard": False,
+            "num_cpus": os.cpu_count(),
+            "object_store_memory": _OBJECT_STORE_BYTES,
+        }
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(**settings)
+
+
+_OBJECT_STORE_BYTES = 512 * 2**20

@@ -1,0 +1,86 @@
+"""What a person sees while a run runs: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+
+class Progress:
+    """Prints to stderr, so that stdout stays for results; `quiet` prints nothing."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        """Start the clock."""
+        self._console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._started = time.monotonic()
+        self._bars: Bars | None = None
+        self._bar: TaskID | None = None
+        self._lines = 0.0
+        self._last: tuple[float, float] = (time.monotonic(), 0.0)
+
+    def phase(self, name: str) -> None:
+        """Say what begins."""
+        self.close()
+        self._last = (time.monotonic(), self._last[1])
+        self._say(f"[bold]{name}[/]")
+
+    def note(self, text: str) -> None:
+        """Say something that happened."""
+        self._say(text)
+
+    def warmstart(self, step: int, steps: int, loss: float) -> None:
+        """Follow the supervised warm start."""
+        self._advance("warm start", step, steps, f"loss {loss:.3f}")
+
+    def step(self, record: Mapping[str, Any], steps: int) -> None:
+        """Follow one optimizer step."""
+        now, before = time.monotonic(), self._last
+        rate = (record["tokens/generated"] - before[1]) / max(now - before[0], 1e-6)
+        self._last = (now, record["tokens/generated"])
+        lags = " ".join(f"{lag}:{count}" for lag, count in record["lag/histogram"].items())
+        text = (
+            f"reward {record['reward/mean']:+.2f}  EM {record.get('reward/correct', 0):.2f}  "
+            f"lag {lags}  {rate:.0f} tok/s  "
+            f"step {record['learner/step_seconds']:.2f} s  publish {record['publish/seconds']:.2f} s"
+        )
+        self._advance("training", record["step"], steps, text, every_s=0.0)
+
+    def evaluated(self, label: str, result: Mapping[str, Any]) -> None:
+        """Report an evaluation."""
+        skills = "  ".join(f"{skill} {em:.2f}" for skill, em in result["skills"].items())
+        self._say(f"exact match {label} training: [bold]{result['em']:.3f}[/]  ({skills})")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bars is not None:
+            self._bars.stop()
+        self._bars = self._bar = None
+
+    def _advance(
+        self, name: str, done: int, total: int, text: str, *, every_s: float = 15.0
+    ) -> None:
+        if not self._console.is_terminal:
+            if time.monotonic() - self._lines >= every_s:
+                self._lines = time.monotonic()
+                self._say(f"{name} {done}/{total}  {text}")
+            return
+        if self._bars is None:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total}  {task.fields[text]}"),
+                TimeRemainingColumn(),
+            )
+            self._bars = Bars(*columns, console=self._console)
+            self._bar = self._bars.add_task(name, total=total, text=text)
+            self._bars.start()
+        assert self._bar is not None
+        self._bars.update(self._bar, completed=done, text=text)
+
+    def _say(self, text: str) -> None:
+        self._console.print(f"[dim]{time.monotonic() - self._started:6.1f} s[/]  {text}")

@@ -1,0 +1,382 @@
+"""A run: who is started, in which order, and the loop that turns batches into versions.
+
+Who waits for whom:
+
+| loop            | takes            | gives                         | waits for            | woken by  |
+|-----------------|------------------|-------------------------------|----------------------|-----------|
+| rollout worker  | a slot, a task   | a group of scored siblings    | a free slot          | published |
+| sampler         | token prompts    | tokens, log-probs, versions   | nothing              | requests  |
+| buffer          | groups           | batches within the lag bound  | groups               | add       |
+| training loop   | one batch        | version n+1                   | a full batch         | buffer    |
+| publisher       | version n+1      | the same weights everywhere   | the optimizer step   | training  |
+| mender          | a lost sampler   | a whole pool                  | a loss               | watchers  |
+
+A slot is freed only when the step that used its group is in force in every sampler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Awaitable, Coroutine, Iterable
+from typing import Any
+
+from actors.worker import EpisodeResult
+from cluster.progress import Progress
+from cluster.run_directory import RunDirectory
+from cluster.samplers import SamplerPool
+from cluster.topology import Topology
+from cluster.usage import IdleMeter, MemoryMeter
+from wfr.buffer import Batch, BufferClosedError
+from wfr.config import Config
+from wfr.protocols import PeerLostError, PublishError
+
+
+class RunFailedError(RuntimeError):
+    """The run cannot go on; the text says why and what to do."""
+
+
+@dataclasses.dataclass(slots=True)
+class Tally:
+    """What a run counts besides the buffer's ledger."""
+
+    steps: int = 0
+    max_lag_seen: int = 0
+    worker_restarts: int = 0
+    rl_seconds: float = 0.0
+    learner_wait_seconds: float = 0.0
+    learner_step_seconds: float = 0.0
+    publish_seconds: float = 0.0
+    idle_shares: list[float] = dataclasses.field(default_factory=list)
+
+
+class Run:
+    """One run from director to summary."""
+
+    def __init__(
+        self, config: Config, directory: RunDirectory, topology: Topology, progress: Progress
+    ) -> None:
+        """Run `config` on the machines that `topology` places roles on."""
+        self._config = config
+        self._directory = directory
+        self._topology = topology
+        self._progress = progress
+        self._weights = asyncio.Lock()
+        self._stop = asyncio.Event()
+        self._tally = Tally()
+        self._pool = SamplerPool(config.sampler.count, topology.start_sampler)
+        self._version = 0
+        self._losses_in_a_row = 0
+
+    def stop(self) -> None:
+        """Finish the step under way, write a checkpoint, and end."""
+        self._stop.set()
+
+    async def execute(self) -> dict[str, Any]:
+        """Everything; returns the summary that is also written to `summary.json`.
+
+        Raises:
+            RunFailedError: with the reason and the remedy.
+        """
+        started = time.monotonic()
+        memory = MemoryMeter()
+        meter = asyncio.create_task(memory.watch())
+        try:
+            outcome = await self._phases()
+        except PeerLostError as error:
+            raise RunFailedError(
+                f"a process that the run cannot replace (learner or buffer) has died: {error}"
+            ) from error
+        finally:
+            meter.cancel()
+            await self._shutdown()
+        ledger, unreported = outcome.pop("ledger"), outcome.pop("unreported")
+        summary = {
+            "name": self._config.run.name,
+            "status": "stopped" if self._stop.is_set() else "done",
+            **outcome,
+            "wall_seconds": round(time.monotonic() - started, 1),
+            "steps": self._tally.steps,
+            "max_lag": self._config.buffer.max_lag,
+            **{k: _rounded(v) for k, v in dataclasses.asdict(self._tally).items() if k != "steps"},
+            "tokens_generated": ledger.generated,
+            "tokens_consumed": ledger.consumed,
+            "tokens_discarded": dict(ledger.discarded),
+            "tokens_cut_short": unreported,
+            "tokens_waiting": ledger.waiting,
+            "samplers_lost": [f"{name}: {why}" for name, why in self._pool.lost],
+            "peak_memory_gib": round(memory.peak / 2**30, 2),
+        }
+        self._directory.write_json("summary.json", summary)
+        return summary
+
+    async def _phases(self) -> dict[str, Any]:
+        await self._start()
+        before = await self._evaluate("before")
+        async with _background(self._mend(), *self._keep_workers()) as background:
+            await background.race(self._train())
+            await self._topology.buffer.close()
+        ledger = await self._topology.buffer.ledger()
+        unreported = await asyncio.gather(*(w.unreported_tokens() for w in self._topology.workers))
+        after = await self._evaluate("after") if self._tally.steps else before
+        await self._checkpoint()
+        return {
+            "em_before": before["em"],
+            "em_after": after["em"],
+            "skills_before": before["skills"],
+            "skills_after": after["skills"],
+            "eval_tasks": after["tasks"],
+            "warmstart_seconds": round(self._topology.warmstart_seconds, 1),
+            "ledger": ledger,
+            "unreported": sum(unreported),
+        }
+
+    async def _start(self) -> None:
+        self._progress.phase("director")
+        await self._topology.prepare_director(self._progress)
+        self._progress.phase("starting samplers, learner, workers and buffer")
+        await asyncio.gather(self._pool.refill(), self._topology.start_others())
+        async with self._weights:
+            await self._join()
+
+    async def _train(self) -> None:
+        """The loop that everything else serves."""
+        self._progress.phase(f"training, max_lag {self._config.buffer.max_lag}")
+        started, idle = time.monotonic(), IdleMeter()
+        while self._tally.steps < self._config.train.steps and not self._stop.is_set():
+            batch = await self._next_batch()
+            if batch is None:
+                break
+            await self._step(batch)
+        self._tally.rl_seconds = time.monotonic() - started
+        self._tally.idle_shares = idle.read()
+
+    async def _next_batch(self) -> Batch | None:
+        """The next batch, or nothing when the run is told to stop while it waits."""
+        started = time.monotonic()
+        take = asyncio.ensure_future(_run(self._topology.buffer.take()))
+        stop = asyncio.ensure_future(self._stop.wait())
+        done, _ = await asyncio.wait({take, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        self._tally.learner_wait_seconds += time.monotonic() - started
+        if take in done:
+            return take.result()
+        take.cancel()
+        return None
+
+    async def _step(self, batch: Batch) -> None:
+        started = time.monotonic()
+        refs = [entry.ref[0] for entry in batch.entries]
+        results = await asyncio.gather(
+            *(rank.step(batch.version, *refs) for rank in self._topology.ranks)
+        )
+        stepped = time.monotonic()
+        await self._publish()
+        await self._topology.buffer.published(self._version, batch.batch_id)
+        published = time.monotonic()
+        self._tally.steps += 1
+        self._tally.learner_step_seconds += stepped - started
+        self._tally.publish_seconds += published - stepped
+        lags = [batch.version - entry.meta.oldest_version for entry in batch.entries]
+        self._tally.max_lag_seen = max(self._tally.max_lag_seen, *lags)
+        await self._report(batch, results[0], lags, published - stepped)
+        await self._periodic()
+
+    async def _publish(self) -> None:
+        """Bring the learner's weights into every sampler; a lost sampler delays, never ends it."""
+        while True:
+            async with self._weights:
+                try:
+                    await self._send()
+                    return
+                except PublishError as error:
+                    self._progress.note(f"publishing failed, replacing the samplers: {error}")
+                    for name in self._pool.live:
+                        self._pool.lose(name, "was part of a failed weight update")
+            await self._pool.whole.wait()
+
+    async def _send(self) -> None:
+        versions = await asyncio.gather(*(rank.publish() for rank in self._topology.ranks))
+        self._version = versions[0]
+
+    async def _join(self) -> None:
+        """Connect all live samplers and give them the current weights; holds the weights lock."""
+        live = self._pool.live
+        if live:
+            await self._topology.connect(list(live.values()))
+            await self._send()
+        await self._topology.tell_workers(live)
+        if len(live) == self._config.sampler.count:
+            self._pool.whole.set()
+
+    async def _mend(self) -> None:
+        """Replace lost samplers, for as long as the run lasts."""
+        while True:
+            await self._pool.changed.wait()
+            self._pool.changed.clear()
+            name, why = self._pool.lost[-1]
+            self._progress.note(f"{name} is lost ({why}); its episodes move on, a new one starts")
+            self._losses_in_a_row += 1
+            if self._losses_in_a_row > _MAX_LOSSES:
+                raise RunFailedError(
+                    f"{self._losses_in_a_row} samplers were lost without a step between them, the "
+                    f"last one because: {why}. See the logs of the samplers in "
+                    f"{self._directory.path / 'logs'}."
+                )
+            await self._mend_once()
+
+    async def _mend_once(self) -> None:
+        try:
+            async with self._weights:
+                await self._join()
+            await self._pool.refill()
+            async with self._weights:
+                await self._join()
+        except PublishError as error:
+            for name in self._pool.live:
+                self._pool.lose(name, f"could not join: {error}")
+
+    def _keep_workers(self) -> Iterable[Coroutine[Any, Any, None]]:
+        return [self._keep_worker(index) for index in range(self._config.rollout.workers)]
+
+    async def _keep_worker(self, index: int) -> None:
+        """Run one worker; when it dies, free what it held and start another."""
+        while True:
+            worker = self._topology.workers[index]
+            try:
+                await worker.run(self._topology.buffer)
+            except BufferClosedError:
+                return
+            except PeerLostError as error:
+                self._tally.worker_restarts += 1
+                if self._tally.worker_restarts > _MAX_LOSSES * self._config.rollout.workers:
+                    raise RunFailedError(f"rollout workers keep dying: {error}") from error
+                self._progress.note(f"worker {index} died; its groups are counted as lost work")
+                await self._topology.replace_worker(index, self._pool.live)
+
+    async def _evaluate(self, label: str) -> dict[str, Any]:
+        self._progress.phase(f"evaluating {label} training, greedy, held-out tasks")
+        shares = len(self._topology.workers)
+        parts = await asyncio.gather(
+            *(worker.evaluate(i, shares) for i, worker in enumerate(self._topology.workers))
+        )
+        result = score([episode for part in parts for episode in part])
+        self._directory.log({"kind": "eval", "version": self._version, **result})
+        self._progress.evaluated(label, result)
+        return result
+
+    async def _periodic(self) -> None:
+        """Evaluations and checkpoints between the first and the last version."""
+        train, steps = self._config.train, self._tally.steps
+        if steps >= train.steps:
+            return
+        if train.eval_every and steps % train.eval_every == 0:
+            await self._evaluate(f"at version {self._version} of")
+        if train.checkpoint_every and steps % train.checkpoint_every == 0:
+            await self._checkpoint()
+
+    async def _checkpoint(self) -> None:
+        target = self._directory.checkpoint(self._version)
+        state = {"run": self._config.run.name, "steps": self._tally.steps}
+        await asyncio.gather(*(rank.save(str(target), state) for rank in self._topology.ranks))
+        self._progress.note(f"checkpoint {target}")
+
+    async def _report(
+        self, batch: Batch, metrics: dict[str, float], lags: list[int], publish_s: float
+    ) -> None:
+        self._losses_in_a_row = 0
+        ledger = await self._topology.buffer.ledger()
+        record = {
+            "kind": "step",
+            "step": self._tally.steps,
+            "version": self._version,
+            "time": time.time(),
+            **metrics,
+            "lag/max": max(lags),
+            "lag/mean": sum(lags) / len(lags),
+            "lag/histogram": dict(sorted(Counter(lags).items())),
+            "publish/seconds": publish_s,
+            "wait/learner_seconds": self._tally.learner_wait_seconds,
+            "tokens/generated": ledger.generated,
+            "tokens/consumed": ledger.consumed,
+            "tokens/discarded": dict(ledger.discarded),
+            "tokens/waiting": ledger.waiting,
+        }
+        self._directory.log(record)
+        self._progress.step(record, self._config.train.steps)
+
+    async def _shutdown(self) -> None:
+        self._progress.phase("shutting down")
+        await self._pool.shutdown()
+        await self._topology.shutdown()
+
+
+_MAX_LOSSES = 3
+
+
+def score(episodes: Iterable[EpisodeResult]) -> dict[str, Any]:
+    """Exact match over all held-out tasks and per skill; world failures are left out and counted."""
+    played = list(episodes)
+    graded = [e for e in played if "correct" in e.reward_parts]
+    skills: dict[str, list[float]] = {}
+    for episode in graded:
+        skills.setdefault(episode.skill or "all", []).append(episode.reward_parts["correct"])
+    correct = [e.reward_parts["correct"] for e in graded]
+    return {
+        "em": _mean(correct),
+        "skills": {skill: _mean(values) for skill, values in sorted(skills.items())},
+        "reward": _mean([e.reward for e in graded]),
+        "turns": _mean([float(e.turns) for e in graded]),
+        "tasks": len(graded),
+        "not_scored": len(played) - len(graded),
+        "stop_reasons": dict(Counter(e.stop_reason for e in played)),
+    }
+
+
+def _mean(values: list[float]) -> float:
+    return round(sum(values) / len(values), 4) if values else float("nan")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return round(value, 3) if isinstance(value, float) else value
+
+
+async def _run(awaitable: Awaitable[Batch]) -> Batch:
+    return await awaitable
+
+
+class _Background:
+    """Tasks that must not end before the main one; the first error among them ends it."""
+
+    def __init__(self, coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
+        self._tasks = {asyncio.create_task(coroutine) for coroutine in coroutines}
+
+    async def race(self, main: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(main)
+        pending = {task, *self._tasks}
+        while not task.done():
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            failed = next((t for t in done if t is not task and t.exception()), None)
+            if failed is not None:
+                task.cancel()
+                failed.result()
+        task.result()
+
+    async def cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def _background(*coroutines: Coroutine[Any, Any, None]) -> Any:
+    background = _Background(coroutines)
+    try:
+        yield background
+    finally:
+        await background.cancel()

@@ -1,0 +1,65 @@
+"""The run directory: what a run leaves on disk, and who may write there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wfr.config import Config
+
+CONTENT = ("config.json", "metrics.jsonl", "summary.json", "journal", "checkpoints", "logs", "base")
+
+
+class RunDirectory:
+    """`runs/<name>/` with `config.json`, `journal/`, `metrics.jsonl`, `checkpoints/` and the rest."""
+
+    def __init__(self, config: Config, *, overwrite: bool = False) -> None:
+        """Create the directory and save the resolved configuration.
+
+        Raises:
+            FileExistsError: it already holds a run, and `overwrite` was not asked for.
+        """
+        self.path = config.run_dir.resolve()
+        held = [name for name in CONTENT if (self.path / name).exists()]
+        if held and not overwrite:
+            raise FileExistsError(
+                f"{self.path} already holds a run ({', '.join(held)}); choose another run.name or "
+                "pass --overwrite"
+            )
+        for name in held:
+            _remove(self.path / name)
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("journal", "checkpoints", "logs"):
+            (self.path / name).mkdir()
+        self.write_json("config.json", config.model_dump(mode="json"))
+        self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append one line to `metrics.jsonl`; it is on disk when this returns."""
+        self._metrics.write(json.dumps(record, allow_nan=True) + "\n")
+        self._metrics.flush()
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a file that appears whole or not at all."""
+        temporary = self.path / f".{name}.tmp-{os.getpid()}"
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        temporary.rename(self.path / name)
+
+    def checkpoint(self, version: int) -> Path:
+        """Where the checkpoint of `version` belongs."""
+        return self.path / "checkpoints" / str(version)
+
+    def close(self) -> None:
+        """Close the open file."""
+        self._metrics.close()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -1,0 +1,82 @@
+"""The pool of samplers: started, watched, replaced.
+
+A sampler that joins gets the current weights before its first request. One that dies is replaced;
+its episodes move on with their token ids. The pool only knows processes: connecting them to the
+learner is `cluster.run`'s business, under its weights lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+
+from cluster.remote import Remote
+from wfr.protocols import PeerLostError
+
+
+class SamplerPool:
+    """Keeps `count` samplers alive."""
+
+    def __init__(self, count: int, start: Callable[[str], Awaitable[Remote]]) -> None:
+        """`start` brings up one sampler of the given name, ready to join."""
+        self._count = count
+        self._start = start
+        self._started = 0
+        self._live: dict[str, Remote] = {}
+        self._watchers: dict[str, asyncio.Task[None]] = {}
+        self.lost: list[tuple[str, str]] = []
+        self.changed = asyncio.Event()
+        self.whole = asyncio.Event()
+
+    @property
+    def live(self) -> Mapping[str, Remote]:
+        """The samplers that are up, by name."""
+        return dict(self._live)
+
+    async def refill(self) -> None:
+        """Start what is missing, all at once."""
+        missing = self._count - len(self._live)
+        names = [f"sampler-{self._started + index}" for index in range(missing)]
+        self._started += missing
+        fresh = await asyncio.gather(*(self._start(name) for name in names))
+        for name, sampler in zip(names, fresh, strict=True):
+            self._live[name] = sampler
+            self._watchers[name] = asyncio.create_task(self._watch(name, sampler))
+
+    def lose(self, name: str, why: str) -> None:
+        """Take a sampler out and end its process; does nothing for one already out."""
+        sampler = self._live.pop(name, None)
+        if sampler is None:
+            return
+        self._watchers.pop(name).cancel()
+        sampler.kill()
+        self.lost.append((name, why))
+        self.whole.clear()
+        self.changed.set()
+
+    async def shutdown(self) -> None:
+        """Stop every engine in order, then its process."""
+        for watcher in self._watchers.values():
+            watcher.cancel()
+        samplers = list(self._live.values())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SHUTDOWN_S):
+                stops = (sampler.shutdown() for sampler in samplers)
+                await asyncio.gather(*stops, return_exceptions=True)
+        for sampler in samplers:
+            sampler.kill()
+
+    async def _watch(self, name: str, sampler: Remote) -> None:
+        try:
+            await sampler.watch()
+        except PeerLostError as error:
+            # From a callback, because `lose` cancels this very task.
+            asyncio.get_running_loop().call_soon(self.lose, name, _first_line(error))
+
+
+_SHUTDOWN_S = 15.0
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

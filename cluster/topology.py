@@ -1,0 +1,173 @@
+"""Where the roles run: their processes, their resources, and how they find each other.
+
+One Ray actor per role instance. Samplers and learner ranks take GPUs where there are any; on a
+machine without, they take no counted resource, because two cores have to carry all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from actors.sampler import Sampler, transfer_backend
+from cluster.director import prepare_director
+from cluster.ports import free_port
+from cluster.progress import Progress
+from cluster.remote import Remote, host
+from cluster.roles import HostedBuffer, HostedWorker
+from cluster.weights import RemoteSamplers
+from wfr.config import Config
+
+
+class Topology:
+    """Starts, finds and ends the processes of one run."""
+
+    def __init__(self, config: Config, run_dir: Path) -> None:
+        """Plan for `config`; nothing starts yet. Ray has to be initialised."""
+        self._config = config
+        self._run_dir = run_dir
+        self._device = "cuda" if ray.cluster_resources().get("GPU", 0) >= 1 else "cpu"
+        self._address = ray.util.get_node_ip_address()
+        self._worker_starts = 0
+        self.model_path = ""
+        self.warmstart_seconds = 0.0
+        self.workers: list[Remote] = []
+        self.ranks: list[Remote] = []
+        self.buffer: Remote
+
+    async def prepare_director(self, progress: Progress) -> None:
+        """Find the director's checkpoint, or build and warm-start the tiny one."""
+        started = time.monotonic()
+        base = self._run_dir / "base"
+        self.model_path = str(await prepare_director(self._config, base, progress))
+        self.warmstart_seconds = time.monotonic() - started
+
+    async def start_sampler(self, name: str) -> Remote:
+        """Bring up one engine and warm it; it still has the director's first weights."""
+        sampler = host(
+            Sampler,
+            self._config,
+            self.model_path,
+            self._device,
+            options=self._options(
+                name,
+                gpus=self._config.sampler.tensor_parallel,
+                threads=self._config.sampler.threads,
+            ),
+        )
+        await sampler.warm_up(_WARM_UP_TOKENS)
+        return sampler
+
+    async def start_others(self) -> None:
+        """Start the buffer, the learner's ranks and the rollout workers, all at once."""
+        settings = self._config.buffer
+        self.buffer = host(
+            HostedBuffer,
+            settings.max_lag,
+            self._config.train.groups_per_batch,
+            settings.window,
+            settings.incomplete_groups,
+            options=self._options("buffer"),
+        )
+        self.workers = [self._start_worker(i) for i in range(self._config.rollout.workers)]
+        meeting = f"tcp://{self._address}:{free_port()}"
+        self.ranks = [self._start_rank(rank, meeting) for rank in range(self._config.learner.ranks)]
+        ready = [role.handle.__ray_ready__ for role in (self.buffer, *self.workers, *self.ranks)]
+        await asyncio.gather(*(_ready(method) for method in ready))
+
+    async def connect(self, samplers: Sequence[Remote]) -> None:
+        """(Re)build the weight-transfer group between learner rank 0 and `samplers`."""
+        from learner.publisher import TransferGroup
+
+        each = self._config.sampler.tensor_parallel
+        timeout_s = self._config.sampler.update_timeout_s
+        group = TransferGroup(
+            backend=transfer_backend(self._config, self._device),
+            host=self._address,
+            port=self._config.weights.port or free_port(),
+            world_size=1 + len(samplers) * each,
+            bucket_bytes=self._config.weights.bucket_mib * 2**20,
+            timeout_s=timeout_s,
+        )
+        client = RemoteSamplers(samplers, each, timeout_s)
+        await asyncio.gather(*(rank.connect(group, client) for rank in self.ranks))
+
+    async def tell_workers(self, samplers: Mapping[str, Remote]) -> None:
+        """Tell every worker which samplers are alive."""
+        calls = (worker.update_samplers(dict(samplers)) for worker in self.workers)
+        await asyncio.gather(*calls, return_exceptions=True)  # a dead worker is replaced elsewhere
+
+    async def replace_worker(self, index: int, samplers: Mapping[str, Remote]) -> None:
+        """Free what a dead worker held in the buffer and start another in its place."""
+        await self.buffer.requeue(f"worker-{index}")
+        self.workers[index] = self._start_worker(index)
+        await self.workers[index].update_samplers(dict(samplers))
+
+    async def shutdown(self) -> None:
+        """End every role in order; whatever does not answer is killed with Ray."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SHUTDOWN_S):
+                closing = [role.close() for role in (*self.workers, *self.ranks)]
+                await asyncio.gather(*closing, return_exceptions=True)
+
+    def _start_worker(self, index: int) -> Remote:
+        self._worker_starts += 1
+        return host(
+            HostedWorker,
+            self._config,
+            f"worker-{index}",
+            journal_name=f"worker-{index}-{self._worker_starts}",
+            model_path=self.model_path,
+            run_dir=str(self._run_dir),
+            options=self._options(f"worker-{self._worker_starts}", max_concurrency=10_000),
+        )
+
+    def _start_rank(self, rank: int, meeting: str) -> Remote:
+        from learner.learner import Learner
+
+        return host(
+            Learner,
+            self._config,
+            self.model_path,
+            rank=rank,
+            init_method=meeting,
+            options=self._options(f"learner-{rank}", gpus=1, threads=self._config.learner.threads),
+        )
+
+    def _options(
+        self, name: str, *, gpus: int = 0, threads: int = 1, **more: Any
+    ) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "num_cpus": 0,
+            "runtime_env": {"env_vars": environment(threads)},
+            **more,
+        }
+        if gpus and self._device == "cuda":
+            options["num_gpus"] = gpus
+        return options
+
+
+_WARM_UP_TOKENS = (0,) * 8
+_SHUTDOWN_S = 15.0
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Environment variables of one role's process."""
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+async def _ready(method: Any) -> None:
+    await method.remote()
