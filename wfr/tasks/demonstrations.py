@@ -51,10 +51,17 @@ def demonstrate(world: World, rng: random.Random) -> Demonstration:
     """Draw a question of a random skill and answer it well or badly."""
     (skill,) = rng.choices(SKILLS, [WEIGHT[skill] for skill in SKILLS])
     question = draw_question(world, skill, rng)
-    good = rng.random() < GOOD_SHARE[question.skill]
-    script = _Script(question, _noise(rng))
-    _TELL[question.skill](world, question, script, None if good else rng)
-    return Demonstration(question.skill, good, tuple(script.messages))
+    good = rng.random() < GOOD_SHARE[skill]
+    return Demonstration(skill, good, tell(world, question, None if good else rng, _noise(rng)))
+
+
+def tell(
+    world: World, question: Question, bad: random.Random | None = None, noise: str = ""
+) -> tuple[Message, ...]:
+    """The transcript of a good answer or, given a generator to draw a mistake from, a bad one."""
+    script = _Script(question, noise)
+    _TELL[question.skill](world, question, script, bad)
+    return tuple(script.messages)
 
 
 def _noise(rng: random.Random) -> str:
