@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from learner.attention import PREFIX, Blocks
 from learner.logprobs import token_logprobs
 
 
@@ -36,9 +37,19 @@ class ScoringHead(nn.Linear):
 class Policy(nn.Module):
     """A transformers causal language model as the policy of the objectives."""
 
-    def __init__(self, model: Any, temperature: float = 1.0) -> None:
-        """Wrap `model`, a decoder with a linear head, sampled at `temperature`."""
+    def __init__(
+        self,
+        model: Any,
+        *,
+        temperature: float = 1.0,
+        attention: Literal["sdpa", "eager"] = "sdpa",
+    ) -> None:
+        """Wrap `model`, a decoder with a linear `lm_head`, sampled at `temperature`.
+
+        From here on the model attends inside packed trajectories only (`learner.attention`).
+        """
         super().__init__()
+        model.set_attn_implementation(PREFIX + attention)
         model.lm_head = ScoringHead(model.lm_head)
         self.model = model
         self.temperature = temperature
@@ -52,13 +63,11 @@ class Policy(nn.Module):
             (log-probabilities, entropies), float32 [T]: of token t given the tokens before it in
             its own trajectory; 0 where `turn_id` is −1.
         """
-        # Without a mask and a cache, transformers reads the trajectories' borders from the
-        # restarting positions; with either it would let attention cross them.
         states = self.model.base_model(
             input_ids=input_ids[None],
             position_ids=position_ids[None],
-            attention_mask=None,
             use_cache=False,
+            blocks=Blocks.of(position_ids),
         ).last_hidden_state[0]
         scored = torch.nonzero(turn_id >= 0)[:, 0]
         logp, entropy = self.model.lm_head(
