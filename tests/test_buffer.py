@@ -1,0 +1,483 @@
+import asyncio
+import itertools
+import pickle
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from wfr.buffer import BufferClosedError, GroupMeta, ReplayBuffer
+
+
+def meta(tokens=10, scored=2, siblings=2, version=0, **discarded):
+    return GroupMeta(siblings, scored, tokens, version, discarded)
+
+
+async def settle(awaitable):
+    """The result if the awaitable needs to wait for nobody, else None; it is then cancelled."""
+    task = asyncio.ensure_future(awaitable)
+    for _ in range(4):
+        await asyncio.sleep(0)
+    if task.done():
+        return task.result()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return None
+
+
+async def admit_all(buffer):
+    """Take every free slot; the ids."""
+    ids = []
+    while (admission := await settle(buffer.admit("w"))) is not None:
+        ids.append(admission.group_id)
+    return ids
+
+
+async def finish(buffer, *ids):
+    for group_id in ids:
+        await buffer.add(group_id, f"ref{group_id}", meta(version=buffer.version))
+
+
+def ids_of(batch):
+    return [entry.group_id for entry in batch.entries] if batch else None
+
+
+def run(coroutine):
+    return asyncio.run(coroutine)
+
+
+def test_lag_zero_is_the_synchronous_system():
+    async def main():
+        buffer = ReplayBuffer(max_lag=0, groups_per_batch=2)
+        events = []
+        for version in range(3):
+            events.append(await admit_all(buffer))
+            await finish(buffer, events[-1][0])
+            assert await settle(buffer.take()) is None
+            await finish(buffer, events[-1][1])
+            batch = await buffer.take()
+            assert await admit_all(buffer) == []
+            await buffer.published(version + 1, batch.batch_id)
+            events.append((batch.version, ids_of(batch)))
+        return events
+
+    assert run(main()) == [[0, 1], (0, [0, 1]), [2, 3], (1, [2, 3]), [4, 5], (2, [4, 5])]
+
+
+def test_slots_come_back_at_publication_not_at_take():
+    async def main():
+        buffer = ReplayBuffer(max_lag=1, groups_per_batch=2)
+        await finish(buffer, *await admit_all(buffer))
+        batch = await buffer.take()
+        assert await admit_all(buffer) == []
+        waiting = asyncio.create_task(buffer.admit("w"))
+        await asyncio.sleep(0)
+        await buffer.published(1, batch.batch_id)
+        return await waiting
+
+    admission = run(main())
+    assert (admission.group_id, admission.version) == (4, 1)
+
+
+def test_younger_groups_overtake_a_straggler_until_its_deadline():
+    """B = 1, max_lag = 1: group 0 may be passed once, then it is waited for."""
+
+    async def main():
+        buffer = ReplayBuffer(max_lag=1, groups_per_batch=1)
+        assert await admit_all(buffer) == [0, 1]
+        await finish(buffer, 1)
+        first = await buffer.take()
+        await buffer.published(1, first.batch_id)
+        assert await admit_all(buffer) == [2]
+        await finish(buffer, 2)
+        assert await settle(buffer.take()) is None
+        await finish(buffer, 0)
+        return ids_of(first), ids_of(await buffer.take())
+
+    assert run(main()) == ([1], [0])
+
+
+def test_oldest_finished_groups_go_first_and_only_from_the_window():
+    async def main():
+        buffer = ReplayBuffer(max_lag=4, groups_per_batch=1, window=2)
+        assert await admit_all(buffer) == [0, 1, 2, 3, 4]
+        await finish(buffer, 4, 3, 2)
+        assert await settle(buffer.take()) is None
+        await finish(buffer, 1)
+        first = ids_of(await buffer.take())
+        return first, ids_of(await buffer.take())
+
+    assert run(main()) == ([1], [2])
+
+
+def test_a_second_batch_may_be_taken_before_the_first_is_published():
+    async def main():
+        buffer = ReplayBuffer(max_lag=1, groups_per_batch=2)
+        await finish(buffer, *await admit_all(buffer))
+        first, second = await buffer.take(), await buffer.take()
+        with pytest.raises(ValueError, match="expected version 1 of batch 0"):
+            await buffer.published(1, second.batch_id)
+        await buffer.published(1, first.batch_id)
+        await buffer.published(2, second.batch_id)
+        return first.version, second.version, buffer.version
+
+    assert run(main()) == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("incomplete", "scored", "siblings", "reason"),
+    [
+        ("take", 1, 4, "too_few_scored"),
+        ("take", 0, 1, "too_few_scored"),
+        ("take", 2, 4, None),
+        ("take", 1, 1, None),
+        ("drop", 3, 4, "incomplete"),
+        ("drop", 4, 4, None),
+    ],
+)
+def test_groups_without_enough_siblings_are_discarded_and_free_their_slot(
+    incomplete, scored, siblings, reason
+):
+    async def main():
+        buffer = ReplayBuffer(max_lag=0, groups_per_batch=1, incomplete=incomplete)
+        admission = await buffer.admit("w")
+        kept = await buffer.add(admission.group_id, "ref", meta(10, scored, siblings, retried=3))
+        buffer.check_valid()
+        return kept, await admit_all(buffer), buffer.ledger()
+
+    kept, freed, ledger = run(main())
+    assert kept is (reason is None)
+    assert freed == ([] if kept else [1])
+    assert ledger.generated == 13
+    assert ledger.waiting == (10 if kept else 0)
+    assert ledger.discarded == Counter({"retried": 3} if kept else {"retried": 3, reason: 10})
+
+
+def test_a_dead_workers_groups_are_lost_and_may_come_in_late():
+    async def main():
+        buffer = ReplayBuffer(max_lag=1, groups_per_batch=1)
+        dead, alive = await buffer.admit("dead"), await buffer.admit("alive")
+        assert await buffer.requeue("dead") == 1
+        assert await admit_all(buffer) == [2]
+        assert not await buffer.add(dead.group_id, "late", meta(7))
+        assert not await buffer.add(dead.group_id, "late", meta(7))
+        assert await buffer.add(alive.group_id, "ref", meta(5))
+        assert not await buffer.add(alive.group_id, "ref", meta(5))
+        buffer.check_valid()
+        return buffer.ledger()
+
+    ledger = run(main())
+    assert (ledger.generated, ledger.waiting, ledger.duplicates) == (12, 5, 2)
+    assert (ledger.discarded, ledger.groups_dropped) == ({"late": 7}, {"worker_lost": 1})
+
+
+def test_abandoned_groups_are_booked_under_their_reason():
+    async def main():
+        buffer = ReplayBuffer(max_lag=0, groups_per_batch=1)
+        admission = await buffer.admit("w")
+        assert await buffer.abandon(admission.group_id, "cancelled", tokens=4)
+        assert not await buffer.abandon(admission.group_id, "cancelled", tokens=4)
+        buffer.check_valid()
+        return buffer.ledger(), await admit_all(buffer)
+
+    ledger, freed = run(main())
+    assert (ledger.generated, ledger.discarded, freed) == (4, {"cancelled": 4}, [1])
+
+
+def test_unknown_groups_are_refused():
+    with pytest.raises(ValueError, match="group 3 was never admitted"):
+        run(ReplayBuffer(0, 1).add(3, "ref", meta()))
+
+
+def test_pause_stops_admission_only():
+    async def main():
+        buffer = ReplayBuffer(max_lag=1, groups_per_batch=1)
+        first = await buffer.admit("w")
+        await buffer.pause()
+        assert await settle(buffer.admit("w")) is None
+        await finish(buffer, first.group_id)
+        assert ids_of(await settle(buffer.take())) == [0]
+        waiting = asyncio.create_task(buffer.admit("w"))
+        await buffer.resume()
+        return (await waiting).group_id
+
+    assert run(main()) == 1
+
+
+def test_close_wakes_everybody_who_waits():
+    async def main():
+        buffer = ReplayBuffer(max_lag=0, groups_per_batch=1)
+        first = await buffer.admit("w")
+        waiting = [asyncio.create_task(buffer.admit("w")), asyncio.create_task(buffer.take())]
+        await asyncio.sleep(0)
+        await buffer.close()
+        results = await asyncio.gather(*waiting, buffer.take(), return_exceptions=True)
+        return results, await buffer.add(first.group_id, "ref", meta())
+
+    results, booked = run(main())
+    assert [type(result) for result in results] == [BufferClosedError] * 3
+    assert booked
+
+
+def test_stale_tokens_are_caught_where_they_are_used():
+    async def main():
+        buffer = ReplayBuffer(max_lag=1, groups_per_batch=1, version=5)
+        admission = await buffer.admit("w")
+        await buffer.add(admission.group_id, "ref", meta(version=3))
+        await buffer.take()
+
+    with pytest.raises(AssertionError, match="lag 2"):
+        run(main())
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(ValueError, match="max_lag=-1"):
+        ReplayBuffer(-1, 1)
+
+
+def test_restore_continues_where_the_state_was_taken():
+    """A batch that was out is taken again; groups in flight are lost; ids go on."""
+
+    async def main():
+        buffer = ReplayBuffer(max_lag=1, groups_per_batch=2)
+        await finish(buffer, *(await admit_all(buffer))[:3])
+        batch = await buffer.take()
+        resumed = ReplayBuffer(max_lag=1, groups_per_batch=2)
+        resumed.restore(pickle.loads(pickle.dumps(buffer.state())))
+        assert resumed.state()["ledger"]["groups_dropped"] == {"restart": 1}
+        assert await resumed.take() == batch
+        assert not await resumed.add(3, "late", meta())
+        assert await admit_all(resumed) == [4]
+        resumed.check_valid()
+        return resumed.ledger()
+
+    assert run(main()).discarded == {"late": 10}
+
+
+def test_restore_under_a_smaller_bound_is_refused():
+    async def main():
+        buffer = ReplayBuffer(max_lag=4, groups_per_batch=1)
+        await finish(buffer, *await admit_all(buffer))
+        ReplayBuffer(max_lag=2, groups_per_batch=1).restore(buffer.state())
+
+    with pytest.raises(ValueError, match="2 groups more than the 3 slots"):
+        run(main())
+
+
+def corrupt(buffer, how):
+    if how == "ledger":
+        buffer._ledger.waiting += 1
+    elif how == "late":
+        buffer._live[0].admitted_version = -9
+    elif how == "order":
+        buffer._live[0] = buffer._live.pop(0)
+    elif how == "count":
+        buffer._ledger.groups_admitted += 1
+    else:
+        buffer._version += 1
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("ledger", "tokens are held"),
+        ("late", "too late for max_lag"),
+        ("order", "order of admission"),
+        ("count", "groups admitted, but"),
+        ("version", "are out, expected"),
+    ],
+)
+def test_check_valid_names_what_is_wrong(how, message):
+    async def main():
+        buffer = ReplayBuffer(max_lag=2, groups_per_batch=1)
+        await finish(buffer, *await admit_all(buffer))
+        await buffer.take()
+        buffer._live[0] = buffer._live.pop(1)
+        buffer._live = dict(sorted({0: buffer._live[0], 2: buffer._live[2]}.items()))
+        buffer.check_valid()
+        corrupt(buffer, how)
+        buffer.check_valid()
+
+    with pytest.raises(ValueError, match=message):
+        run(main())
+
+
+# ---- the proof, by machine: every interleaving against a model that searches by brute force
+
+
+def can_meet_deadlines(deadlines, version, size):
+    """Simulate batches from `version` on, most urgent groups first."""
+    left = sorted(deadlines)
+    while left:
+        batch, left = left[:size], left[size:]
+        if batch[0] < version:
+            return False
+        if any(limit < version for limit in batch):
+            return False
+        version += 1
+    return True
+
+
+class Model(RuleBasedStateMachine):
+    """The buffer next to a list of groups; whatever one does, the other must agree."""
+
+    @initialize(max_lag=st.integers(0, 3), size=st.integers(1, 3), window=st.integers(1, 3))
+    def start(self, max_lag, size, window):
+        self.loop = asyncio.new_event_loop()
+        self.max_lag, self.size, self.window = max_lag, size, window
+        self.buffer = ReplayBuffer(max_lag, size, window)
+        self.version = 0
+        self.live = {}  # id -> (admitted version, finished?)
+        self.out = []
+
+    def do(self, awaitable):
+        return self.loop.run_until_complete(settle(awaitable))
+
+    def teardown(self):
+        if hasattr(self, "loop"):
+            self.finish_everything()
+            self.loop.close()
+
+    @rule(worker=st.sampled_from("ab"))
+    def admit(self, worker):
+        admission = self.do(self.buffer.admit(worker))
+        used = len(self.live) + len(self.out) * self.size
+        assert (admission is None) == (used == (self.max_lag + 1) * self.size)
+        if admission:
+            assert admission.version == self.version
+            assert admission.group_id > max(self.live, default=-1)
+            self.live[admission.group_id] = [self.version, False, worker]
+
+    @precondition(lambda self: any(not g[1] for g in self.live.values()))
+    @rule(data=st.data(), fate=st.sampled_from(["finish", "finish", "finish", "bad", "abandon"]))
+    def end_one(self, data, fate):
+        running = [i for i, group in self.live.items() if not group[1]]
+        group_id = data.draw(st.sampled_from(running))
+        if fate == "abandon":
+            assert self.do(self.buffer.abandon(group_id, "cancelled", 1))
+            del self.live[group_id]
+            return
+        scored = 1 if fate == "bad" else 2
+        oldest = self.live[group_id][0]
+        kept = self.do(self.buffer.add(group_id, group_id, meta(scored=scored, version=oldest)))
+        assert kept == (fate == "finish")
+        if kept:
+            self.live[group_id][1] = True
+        else:
+            del self.live[group_id]
+
+    @rule(worker=st.sampled_from("ab"))
+    def worker_dies(self, worker):
+        lost = [i for i, group in self.live.items() if group[2] == worker and not group[1]]
+        assert self.do(self.buffer.requeue(worker)) == len(lost)
+        for group_id in lost:
+            del self.live[group_id]
+
+    @rule()
+    def take(self):
+        consuming = self.version + len(self.out)
+        batch = self.do(self.buffer.take())
+        allowed = self.allowed(consuming)
+        assert (batch is None) == (not allowed)
+        if batch:
+            ids = ids_of(batch)
+            assert ids == min(allowed)
+            assert batch.version == consuming
+            assert all(consuming - self.live[i][0] <= self.max_lag for i in ids)
+            for group_id in ids:
+                del self.live[group_id]
+            self.out.append(batch)
+
+    def allowed(self, consuming):
+        """Every choice of finished groups after which the rest can still meet its deadlines."""
+        window = sorted(self.live)[: self.window * self.size]
+        finished = [i for i in window if self.live[i][1]]
+        return [
+            list(choice)
+            for choice in itertools.combinations(finished, self.size)
+            if can_meet_deadlines(
+                [g[0] + self.max_lag for i, g in self.live.items() if i not in choice],
+                consuming + 1,
+                self.size,
+            )
+        ]
+
+    @precondition(lambda self: self.out)
+    @rule()
+    def publish(self):
+        batch = self.out.pop(0)
+        self.version += 1
+        self.do(self.buffer.published(self.version, batch.batch_id))
+
+    @precondition(lambda self: not self.out)
+    @rule()
+    def restart(self):
+        state = self.buffer.state()
+        self.buffer = ReplayBuffer(self.max_lag, self.size, self.window)
+        self.buffer.restore(state)
+        self.live = {i: group for i, group in self.live.items() if group[1]}
+
+    @invariant()
+    def valid(self):
+        if hasattr(self, "buffer"):
+            self.buffer.check_valid()
+            assert self.buffer.ledger().missing == 0
+            assert self.buffer.version == self.version
+
+    def finish_everything(self):
+        """However it got here: if all groups finish from now on, the learner never starves."""
+        for _ in range(3):
+            while self.do(self.buffer.admit("a")) is not None:
+                pass
+            for group_id in self.buffer.state()["in_flight"]:
+                self.do(self.buffer.add(group_id, 0, meta(version=self.version)))
+            batch = self.do(self.buffer.take()) if not self.out else self.out.pop(0)
+            assert batch is not None, "deadlock"
+            self.version += 1
+            self.do(self.buffer.published(self.version, batch.batch_id))
+
+
+TestModel = Model.TestCase
+TestModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize("max_lag", [0, 1, 3])
+def test_a_run_with_concurrent_workers_and_stragglers(max_lag):
+    """Eight workers, long-tailed groups, failures, a learner: bound, ledger and progress."""
+
+    async def worker(buffer, name, rng):
+        while True:
+            admission = await buffer.admit(name)
+            for _ in range(rng.choice([1, 1, 1, 2, 40])):
+                await asyncio.sleep(0)
+            scored = rng.choice([1, 2, 2, 2, 2, 2])
+            await buffer.add(
+                admission.group_id, name, meta(rng.randint(1, 9), scored, version=admission.version)
+            )
+
+    async def learner(buffer, lags):
+        for step in range(60):
+            batch = await buffer.take()
+            lags.update(batch.version - entry.meta.oldest_version for entry in batch.entries)
+            await asyncio.sleep(0)
+            await buffer.published(step + 1, batch.batch_id)
+            buffer.check_valid()
+            assert buffer.ledger().missing == 0
+
+    async def main():
+        buffer = ReplayBuffer(max_lag, groups_per_batch=4)
+        workers = [asyncio.create_task(worker(buffer, f"w{i}", random.Random(i))) for i in range(8)]
+        lags = Counter()
+        await learner(buffer, lags)
+        await buffer.close()
+        ended = await asyncio.gather(*workers, return_exceptions=True)
+        assert {type(result) for result in ended} == {BufferClosedError}
+        return lags, buffer.ledger()
+
+    lags, ledger = run(main())
+    assert max(lags) == max_lag
+    assert set(ledger.discarded) == {"too_few_scored"}
+    assert ledger.groups_consumed == 240
