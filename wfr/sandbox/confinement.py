@@ -43,7 +43,8 @@ _ENVIRONMENT = {
 }
 _REMEDY = (
     "install bubblewrap (package `bubblewrap`) and allow unprivileged user namespaces "
-    "(sysctl user.max_user_namespaces > 0; in a container, a seccomp profile that allows them), "
+    "(sysctl user.max_user_namespaces > 0, kernel.apparmor_restrict_unprivileged_userns = 0; in a "
+    "container, a seccomp profile that allows them), "
     "or set sandbox.allow_unconfined=true to run model-written code without isolation"
 )
 
@@ -141,7 +142,7 @@ def bubblewrap() -> Wall:
     command = [_find("bwrap"), "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net"]
     command += ["--unshare-uts", "--unshare-cgroup-try", "--die-with-parent", "--as-pid-1"]
     command += ["--new-session", "--hostname", "sandbox", "--uid", "65534", "--gid", "65534"]
-    command += ["--cap-drop", "ALL"]
+    command += ["--cap-drop", "ALL", "--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp"]
     for source in _visible():
         if source.is_symlink():
             command += ["--symlink", os.readlink(source), str(source)]
@@ -149,7 +150,7 @@ def bubblewrap() -> Wall:
             command += ["--ro-bind", str(source), str(source)]
     for device in _DEVICES:
         command += ["--dev-bind", device, device]
-    command += ["--ro-bind", str(_ZYGOTE), _INSIDE, "--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp"]
+    command += ["--ro-bind", str(_ZYGOTE), _INSIDE]
     command += ["--remount-ro", "/", "--chdir", "/tmp", "--", *_interpreter(), _INSIDE]
     return Wall("bubblewrap", tuple(command))
 
@@ -175,6 +176,8 @@ def _build_root() -> Iterator[str]:
     yield "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
     yield "mount -t tmpfs -o mode=755,size=1m tmpfs /sys"
     yield "cd /sys"
+    yield "mkdir dev sandbox tmp old"
+    yield f"mount -t tmpfs -o mode=755,size={SCRATCH_BYTES} tmpfs tmp"
     for source in _visible():
         target = shlex.quote(f".{source}")
         yield f"mkdir -p {shlex.quote(f'.{source.parent}')}"
@@ -183,11 +186,9 @@ def _build_root() -> Iterator[str]:
         else:
             yield f"{'mkdir -p' if source.is_dir() else 'touch'} {target}"
             yield f"mount --bind -o ro,nosuid,nodev {shlex.quote(str(source))} {target}"
-    yield "mkdir dev sandbox tmp old"
     for device in _DEVICES:
         yield f"touch .{device}; mount --bind {device} .{device}"
     yield f"touch .{_INSIDE}; mount --bind -o ro {shlex.quote(str(_ZYGOTE))} .{_INSIDE}"
-    yield f"mount -t tmpfs -o mode=755,size={SCRATCH_BYTES} tmpfs tmp"
     yield "pivot_root . old"
     # umount(8) wants a /proc; removing the directory proves that nothing is mounted there any more
     detach = "import ctypes; ctypes.CDLL(None).umount2(b'/old', 2)"

@@ -139,6 +139,7 @@ class _Run:
         self._stderr = _Pipe(setup["output_bytes"])
         self._report = _Pipe(setup["value_bytes"] + 64)
         self._token = os.urandom(_TOKEN_BYTES)
+        self._clean = set(os.listdir("."))  # not empty where the interpreter lives below /tmp
 
     def serve(self, request: dict[str, Any]) -> dict[str, Any]:
         """Run one program and say how it ended."""
@@ -225,7 +226,7 @@ class _Run:
             "stderr": stderr,
             "value": value,
             "seconds": seconds,
-            "dirty": bool(os.listdir(".")),
+            "dirty": set(os.listdir(".")) != self._clean,
         }
 
 
