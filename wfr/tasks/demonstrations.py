@@ -18,11 +18,11 @@ from wfr.trajectory import Message
 
 GOOD_SHARE: Mapping[str, float] = {
     "hop1": 0.9,
-    "hop2": 0.5,
-    "hop3": 0.25,
-    "comparison": 0.3,
-    "arithmetic": 0.3,
-    "misleading": 0.3,
+    "hop2": 0.65,
+    "hop3": 0.3,
+    "comparison": 0.35,
+    "arithmetic": 0.35,
+    "misleading": 0.35,
 }
 """Share of a skill's demonstrations that are good."""
 WEIGHT: Mapping[str, float] = {
@@ -120,18 +120,19 @@ def _tell_chain(
 def _tell_comparison(
     world: World, question: Question, script: _Script, bad: random.Random | None
 ) -> None:
-    """Look both up and compare; badly: believe the first, or mix up older and younger."""
+    """Look both up and compare; badly: answer the year, or mix up older and younger."""
     one, two = question.subjects
+    mistake = bad.choice(("year", "mixed_up")) if bad else ""
     first = script.search("find born job", one, world[one])
-    if bad and bad.random() < 0.5:
-        script.answer(f"job {first['job']}", first["job"])
-        return
     second = script.search(f"born {first['born']} job {first['job']}", two, world[two])
-    pick = min if (question.qualifier == "older") != bool(bad) else max
+    pick = min if (question.qualifier == "older") != (mistake == "mixed_up") else max
     chosen = pick(first, second, key=lambda facts: int(facts["born"]))
     expression = f"{pick.__name__}({first['born']}, {second['born']})"
     script.compute(f"born {second['born']} job {second['job']}", expression, chosen["born"])
-    script.answer(f"born {chosen['born']} job {chosen['job']}", chosen["job"])
+    if mistake == "year":
+        script.answer(f"born {chosen['born']}", chosen["born"])
+    else:
+        script.answer(f"born {chosen['born']} job {chosen['job']}", chosen["job"])
 
 
 def _tell_arithmetic(
