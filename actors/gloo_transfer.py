@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.distributed import PrefixStore, ProcessGroupGloo, TCPStore
+from torch.distributed import PrefixStore, ProcessGroupGloo, TCPStore  # type: ignore[attr-defined]
 from vllm.distributed.weight_transfer import WeightTransferEngineFactory
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
@@ -69,7 +69,7 @@ class GlooTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Start without a group; the trainer's handshake opens it."""
         super().__init__(*args, **kwargs)
-        self._group: ProcessGroupGloo | None = None
+        self._group: Any = None  # torch's stubs do not know the methods of ProcessGroupGloo
         self._bucket_bytes = 0
 
     def init_transfer_engine(self, init_info: GlooInitInfo) -> None:
@@ -80,7 +80,8 @@ class GlooTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
         world_size = init_info.world_size
         store = TCPStore(init_info.host, init_info.port, world_size, False, timeout)
         rank = init_info.rank_offset + self.parallel_config.rank
-        self._group = ProcessGroupGloo(PrefixStore(STORE_PREFIX, store), rank, world_size, timeout)
+        shared = PrefixStore(STORE_PREFIX, store)
+        self._group = ProcessGroupGloo(shared, rank, world_size, timeout)
 
     def start_weight_update(self) -> None:
         """Give the parameters their loaders back: vLLM repacks weights on CPU after loading."""
@@ -93,7 +94,7 @@ class GlooTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
         from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
-        finalize_layerwise_reload(self.model, self.model_config)
+        finalize_layerwise_reload(self.model, self.model_config)  # type: ignore[no-untyped-call]
         # A head tied to the embedding receives no tensor of its own, so vLLM leaves its repacked
         # copy as it was: without this the new embedding meets the old head.
         for layer in self.model.modules():
@@ -108,8 +109,9 @@ class GlooTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
         """Receive bucket after bucket and load each."""
         if self._group is None:
             raise RuntimeError("the Gloo transfer group was not opened before an update")
+        model: Any = self.model  # every vLLM model can load_weights, but nn.Module cannot
         for bucket in buckets(update_info.specs(), self._bucket_bytes):
-            self.model.load_weights(self._receive(bucket))
+            model.load_weights(self._receive(bucket))
 
     def _receive(self, bucket: list[TensorSpec]) -> Iterator[tuple[str, torch.Tensor]]:
         assert self._group is not None
@@ -117,8 +119,9 @@ class GlooTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
         self._group.broadcast([flat]).wait()
         offset = 0
         for spec in bucket:
-            part = flat[offset : offset + spec.nbytes].view(getattr(torch, spec.dtype))
-            yield spec.name, part.view(spec.shape).to(self.device)
+            part = flat[offset : offset + spec.nbytes]
+            typed: torch.Tensor = part.view(dtype=getattr(torch, spec.dtype))
+            yield spec.name, typed.view(spec.shape).to(self.device)
             offset += spec.nbytes
 
     def shutdown(self) -> None:

@@ -30,6 +30,7 @@ class Renderer:
         if not self.tokenizer.chat_template:
             raise ValueError(f"{path}: the tokenizer has no chat template")
         self._eos = self.tokenizer.eos_token or ""
+        self.eos_id: int | None = self.tokenizer.eos_token_id
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of the prompt, ready for the first turn of the policy."""
@@ -46,12 +47,9 @@ class Renderer:
 
     def text(self, tokens: Sequence[int]) -> str:
         """Decode one turn for the environment to read."""
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=False)).removesuffix(self._eos)
-
-    @property
-    def eos_id(self) -> int | None:
-        """Id of the end-of-sequence token, if there is one."""
-        return self.tokenizer.eos_token_id
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=False)).removesuffix(
+            self._eos
+        )
 
     def _template(self, messages: Sequence[Message]) -> str:
         chat = [{"role": m.role, "content": m.content} for m in messages]

@@ -6,7 +6,7 @@ import asyncio
 import os
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -46,7 +46,9 @@ class Sampler:
         self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
         self._version = version
         self._epoch = 0
-        self._pause_mode = "wait" if settings.in_flight == "finish_turn" else "keep"
+        self._pause_mode: Literal["wait", "keep"] = (
+            "wait" if settings.in_flight == "finish_turn" else "keep"
+        )
         # What would only queue inside the engine waits here, so that its salt is still right when
         # the engine schedules it.
         self._places = asyncio.Semaphore(settings.max_num_seqs)

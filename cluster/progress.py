@@ -46,7 +46,8 @@ class Progress:
         text = (
             f"reward {record['reward/mean']:+.2f}  EM {record.get('reward/correct', 0):.2f}  "
             f"lag {lags}  {rate:.0f} tok/s  "
-            f"step {record['learner/step_seconds']:.2f} s  publish {record['publish/seconds']:.2f} s"
+            f"step {record['learner/step_seconds']:.2f} s  "
+            f"publish {record['publish/seconds']:.2f} s"
         )
         self._advance("training", record["step"], steps, text, every_s=0.0)
 

@@ -2,14 +2,14 @@
 
 Who waits for whom:
 
-| loop            | takes            | gives                         | waits for            | woken by  |
-|-----------------|------------------|-------------------------------|----------------------|-----------|
-| rollout worker  | a slot, a task   | a group of scored siblings    | a free slot          | published |
-| sampler         | token prompts    | tokens, log-probs, versions   | nothing              | requests  |
-| buffer          | groups           | batches within the lag bound  | groups               | add       |
-| training loop   | one batch        | version n+1                   | a full batch         | buffer    |
-| publisher       | version n+1      | the same weights everywhere   | the optimizer step   | training  |
-| mender          | a lost sampler   | a whole pool                  | a loss               | watchers  |
+| loop           | takes          | gives                        | waits for          | woken by  |
+|----------------|----------------|------------------------------|--------------------|-----------|
+| rollout worker | a slot, a task | a group of scored siblings   | a free slot        | published |
+| sampler        | token prompts  | tokens, log-probs, versions  | nothing            | requests  |
+| buffer         | groups         | batches inside the lag bound | groups             | add       |
+| training loop  | one batch      | version n+1                  | a full batch       | buffer    |
+| publisher      | version n+1    | the same weights everywhere  | the optimizer step | training  |
+| mender         | a lost sampler | a whole pool                 | a loss             | watchers  |
 
 A slot is freed only when the step that used its group is in force in every sampler.
 """
@@ -154,7 +154,7 @@ class Run:
         self._tally.rl_seconds = time.monotonic() - started
         self._tally.idle_shares = idle.read()
 
-    async def _next_batch(self) -> Batch | None:
+    async def _next_batch(self) -> Batch[Any] | None:
         """The next batch, or nothing when the run is told to stop while it waits."""
         started = time.monotonic()
         take = asyncio.ensure_future(_run(self._topology.buffer.take()))
@@ -167,7 +167,7 @@ class Run:
         take.cancel()
         return None
 
-    async def _step(self, batch: Batch) -> None:
+    async def _step(self, batch: Batch[Any]) -> None:
         started = time.monotonic()
         refs = [entry.ref[0] for entry in batch.entries]
         results = await asyncio.gather(
@@ -285,7 +285,7 @@ class Run:
         self._progress.note(f"checkpoint {target}")
 
     async def _report(
-        self, batch: Batch, metrics: dict[str, float], lags: list[int], publish_s: float
+        self, batch: Batch[Any], metrics: dict[str, float], lags: list[int], publish_s: float
     ) -> None:
         self._losses_in_a_row = 0
         ledger = await self._topology.buffer.ledger()
@@ -318,7 +318,7 @@ _MAX_LOSSES = 3
 
 
 def score(episodes: Iterable[EpisodeResult]) -> dict[str, Any]:
-    """Exact match over all held-out tasks and per skill; world failures are left out and counted."""
+    """Exact match over all and per skill; world failures are left out and counted."""
     played = list(episodes)
     graded = [e for e in played if "correct" in e.reward_parts]
     skills: dict[str, list[float]] = {}
@@ -346,7 +346,7 @@ def _rounded(value: Any) -> Any:
     return round(value, 3) if isinstance(value, float) else value
 
 
-async def _run(awaitable: Awaitable[Batch]) -> Batch:
+async def _run(awaitable: Awaitable[Batch[Any]]) -> Batch[Any]:
     return await awaitable
 
 

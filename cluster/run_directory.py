@@ -15,7 +15,7 @@ CONTENT = ("config.json", "metrics.jsonl", "summary.json", "journal", "checkpoin
 
 
 class RunDirectory:
-    """`runs/<name>/` with `config.json`, `journal/`, `metrics.jsonl`, `checkpoints/` and the rest."""
+    """`runs/<name>/`: `config.json`, `journal/`, `metrics.jsonl`, `checkpoints/` and the rest."""
 
     def __init__(self, config: Config, *, overwrite: bool = False) -> None:
         """Create the directory and save the resolved configuration.

@@ -32,8 +32,9 @@ class Topology:
         """Plan for `config`; nothing starts yet. Ray has to be initialised."""
         self._config = config
         self._run_dir = run_dir
-        self._device = "cuda" if ray.cluster_resources().get("GPU", 0) >= 1 else "cpu"
-        self._address = ray.util.get_node_ip_address()
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        self._device = "cuda" if resources.get("GPU", 0) >= 1 else "cpu"
+        self._address = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
         self._worker_starts = 0
         self.model_path = ""
         self.warmstart_seconds = 0.0
@@ -50,17 +51,9 @@ class Topology:
 
     async def start_sampler(self, name: str) -> Remote:
         """Bring up one engine and warm it; it still has the director's first weights."""
-        sampler = host(
-            Sampler,
-            self._config,
-            self.model_path,
-            self._device,
-            options=self._options(
-                name,
-                gpus=self._config.sampler.tensor_parallel,
-                threads=self._config.sampler.threads,
-            ),
-        )
+        settings = self._config.sampler
+        options = self._options(gpus=settings.tensor_parallel, threads=settings.threads)
+        sampler = host(Sampler, self._config, self.model_path, self._device, options=options)
         await sampler.warm_up(_WARM_UP_TOKENS)
         return sampler
 
@@ -73,7 +66,7 @@ class Topology:
             self._config.train.groups_per_batch,
             settings.window,
             settings.incomplete_groups,
-            options=self._options("buffer"),
+            options=self._options(),
         )
         self.workers = [self._start_worker(i) for i in range(self._config.rollout.workers)]
         meeting = f"tcp://{self._address}:{free_port()}"
@@ -125,7 +118,7 @@ class Topology:
             journal_name=f"worker-{index}-{self._worker_starts}",
             model_path=self.model_path,
             run_dir=str(self._run_dir),
-            options=self._options(f"worker-{self._worker_starts}", max_concurrency=10_000),
+            options=self._options(max_concurrency=10_000),
         )
 
     def _start_rank(self, rank: int, meeting: str) -> Remote:
@@ -137,12 +130,10 @@ class Topology:
             self.model_path,
             rank=rank,
             init_method=meeting,
-            options=self._options(f"learner-{rank}", gpus=1, threads=self._config.learner.threads),
+            options=self._options(gpus=1, threads=self._config.learner.threads),
         )
 
-    def _options(
-        self, name: str, *, gpus: int = 0, threads: int = 1, **more: Any
-    ) -> dict[str, Any]:
+    def _options(self, *, gpus: int = 0, threads: int = 1, **more: Any) -> dict[str, Any]:
         options: dict[str, Any] = {
             "num_cpus": 0,
             "runtime_env": {"env_vars": environment(threads)},

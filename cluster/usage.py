@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -55,9 +56,8 @@ class IdleMeter:
         return list(_idle(self._before, psutil.cpu_times(percpu=True)))
 
 
-def _idle(before: Sequence[object], after: Sequence[object]) -> Iterator[float]:
+def _idle(before: Sequence[Any], after: Sequence[Any]) -> Iterator[float]:
     for old, new in zip(before, after, strict=True):
-        spent = [b - a for a, b in zip(tuple(old), tuple(new), strict=True)]  # type: ignore[call-overload]
-        fields = type(new)._fields  # type: ignore[attr-defined]
-        idle = sum(s for name, s in zip(fields, spent, strict=True) if name in ("idle", "iowait"))
-        yield idle / max(sum(spent), 1e-9)
+        spent = {name: getattr(new, name) - getattr(old, name) for name in new._fields}
+        idle = spent["idle"] + spent.get("iowait", 0.0)
+        yield idle / max(sum(spent.values()), 1e-9)

@@ -213,9 +213,9 @@ class Learner:
         if self._reference is None:
             return None
         with self._engine.autocast():
-            logp, _ = self._reference(
+            logp: Tensor = self._reference(
                 input_ids=batch.input_ids, position_ids=batch.position_ids, turn_id=batch.turn_id
-            )
+            )[0]
         return logp
 
 
