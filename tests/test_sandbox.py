@@ -358,18 +358,31 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
-def test_nothing_survives_the_death_of_the_parent(wall):
+def kill_the_parent(wall: str, processes: int, scratch: str) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", HOST, wall.name], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOST, wall],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": scratch},
     ) as host:
         assert host.stdout.readline() == "warm\n"
-        while len(descendants(host.pid)) < 3:  # the wall, the zygote, the program
+        while len(descendants(host.pid)) < processes:
             time.sleep(0.01)
         inside = [os.pidfd_open(pid) for pid in descendants(host.pid)]
         host.send_signal(signal.SIGKILL)
     for fd in inside:
         assert select.select([fd], [], [], 10)[0], "a process outlived its parent"
         os.close(fd)
+
+
+def test_nothing_survives_the_death_of_the_parent(wall, tmp_path):
+    """Three processes: the wall, the zygote, the program. Not even a directory is left."""
+    kill_the_parent(wall.name, 3, str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_survives_the_death_of_the_parent_without_a_wall(tmp_path):
+    kill_the_parent("unconfined", 2, str(tmp_path))
 
 
 def test_nothing_survives_close(run):

@@ -59,6 +59,7 @@ class Wall:
 
     name: str
     command: tuple[str, ...]
+    has_own_tmp: bool = True
 
     @property
     def environment(self) -> dict[str, str]:
@@ -167,7 +168,7 @@ def namespaces() -> Wall:
 
 def unconfined() -> Wall:
     """No wall: limits and system-call filter only. For machines whose owner accepted that."""
-    return Wall("unconfined", (*_interpreter(), str(_ZYGOTE)))
+    return Wall("unconfined", (*_interpreter(), str(_ZYGOTE)), has_own_tmp=False)
 
 
 def _build_root() -> Iterator[str]:

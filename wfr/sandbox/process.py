@@ -26,7 +26,7 @@ class ZygoteProcess:
     def __init__(
         self,
         process: asyncio.subprocess.Process,
-        scratch: tempfile.TemporaryDirectory[str],
+        scratch: tempfile.TemporaryDirectory[str] | None,
         reply_s: float,
     ) -> None:
         self._process = process
@@ -37,14 +37,13 @@ class ZygoteProcess:
     async def start(cls, wall: Wall, config: SandboxConfig) -> ZygoteProcess:
         """Start one and wait until it is warm; raises ZygoteDiedError."""
         pipe = asyncio.subprocess.PIPE
-        # where there is a wall, its private /tmp takes the place of this directory
-        scratch = tempfile.TemporaryDirectory(prefix="wfr-sandbox-", ignore_cleanup_errors=True)
+        scratch = None if wall.has_own_tmp else _make_scratch()
         process = await asyncio.create_subprocess_exec(
             *wall.command,
             stdin=pipe,
             stdout=pipe,
             stderr=pipe,
-            cwd=scratch.name,
+            cwd=scratch.name if scratch else None,
             env=wall.environment,
             start_new_session=True,
         )
@@ -64,7 +63,7 @@ class ZygoteProcess:
         """End it at once, without waiting; process 1 takes its namespace along."""
         if self._process.returncode is None:
             self._process.kill()
-        self._scratch.cleanup()
+        self._clean_up()
 
     async def close(self) -> None:
         """End it and wait until it, and all it started, is gone."""
@@ -105,5 +104,13 @@ class ZygoteProcess:
         except TimeoutError:
             self.kill()
         code = await self._process.wait()
-        self._scratch.cleanup()
+        self._clean_up()
         return code
+
+    def _clean_up(self) -> None:
+        if self._scratch is not None:
+            self._scratch.cleanup()
+
+
+def _make_scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="wfr-sandbox-", ignore_cleanup_errors=True)
