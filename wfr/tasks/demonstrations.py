@@ -26,12 +26,12 @@ GOOD_SHARE: Mapping[str, float] = {
 }
 """Share of a skill's demonstrations that are good."""
 WEIGHT: Mapping[str, float] = {
-    "hop1": 1.0,
+    "hop1": 0.7,
     "hop2": 1.0,
-    "hop3": 1.0,
-    "comparison": 1.5,
-    "arithmetic": 1.5,
-    "misleading": 1.0,
+    "hop3": 1.5,
+    "comparison": 1.2,
+    "arithmetic": 1.2,
+    "misleading": 1.2,
 }
 """How often a skill is demonstrated, relative to the others."""
 NOISE_SHARE = 0.08

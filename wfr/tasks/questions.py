@@ -59,7 +59,7 @@ def _hop3(world: World, rng: random.Random) -> Question:
 
 
 def _walk(world: World, length: int, rng: random.Random) -> tuple[str, tuple[str, ...]]:
-    """A person and a path of `length` attributes that never comes back to where it was."""
+    """A person and a path of different attributes that never comes back to where it was."""
     while True:
         name = rng.choice(world.known_people())
         path, seen, current = [rng.choice(("friend", "home", "firm"))], {name}, name
@@ -68,7 +68,7 @@ def _walk(world: World, length: int, rng: random.Random) -> tuple[str, tuple[str
             follow = [a for a in LINKS[path[-1]] if len(path) + 1 == length or a in LINKS]
             seen.add(current)
             path.append(rng.choice(follow))
-        if len(seen) == length:
+        if len(seen) == length == len(set(path)):
             return name, tuple(path)
 
 
