@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,10 +25,21 @@ class Engine:
     """A module under DeepSpeed ZeRO with AdamW, linear warm-up and gradient clipping."""
 
     def __init__(
-        self, config: LearnerConfig, module: nn.Module, *, rank: int, ranks: int, init_method: str
+        self,
+        config: LearnerConfig,
+        module: nn.Module,
+        *,
+        rank: int,
+        ranks: int,
+        init_method: str,
+        total_steps: int = 0,
     ) -> None:
-        """Join the gang at `init_method` (for example `tcp://host:port`) and wrap `module`."""
+        """Join the gang at `init_method` (for example `tcp://host:port`) and wrap `module`.
+
+        `total_steps` are the optimizer steps that the learning-rate schedule is laid out for.
+        """
         self._config = config
+        self._total_steps = total_steps
         self._ranks = ranks
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         deepspeed = _deepspeed(self.device)
@@ -75,7 +87,7 @@ class Engine:
 
     def step(self) -> float:
         """Clip, update, clear; returns the gradient's norm before clipping."""
-        lr = self._config.lr * min(1.0, (self._steps + 1) / max(1, self._config.warmup_steps))
+        lr = learning_rate(self._config, self._steps, self._total_steps)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         norm = self._unpartitioned_norm() if self._config.zero_stage == 0 else None
@@ -115,6 +127,18 @@ class Engine:
         if self._config.dtype == "bfloat16" and self.device.type == "cpu":
             return torch.autocast("cpu", torch.bfloat16)
         return contextlib.nullcontext()
+
+
+def learning_rate(config: LearnerConfig, step: int, total: int) -> float:
+    """Learning rate of optimizer step `step` (0, 1, ...) of `total`: warm-up, then the schedule."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    span = max(1, total - 1 - config.warmup_steps)
+    progress = min(1.0, (step - config.warmup_steps) / span)
+    if config.schedule == "cosine":
+        progress = (1 - math.cos(math.pi * progress)) / 2
+    fall = 0.0 if config.schedule == "constant" else progress * (1 - config.final_lr)
+    return config.lr * (1 - fall)
 
 
 def _deepspeed(device: torch.device) -> Any:

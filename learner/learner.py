@@ -60,7 +60,12 @@ class Learner:
         )
         self._reference = _frozen(policy) if config.objective.kl_coef > 0 else None
         self._engine = Engine(
-            config.learner, policy, rank=rank, ranks=self._ranks, init_method=init_method
+            config.learner,
+            policy,
+            rank=rank,
+            ranks=self._ranks,
+            init_method=init_method,
+            total_steps=config.train.steps * config.learner.minibatches,
         )
         if self._reference is not None:
             self._reference.to(self._engine.device)
@@ -168,6 +173,8 @@ class Learner:
 
         During the first minibatch θ is the proximal policy, so its pass is skipped.
         """
+        if self._config.objective.proximal == "behaviour":
+            return [None for _ in shares]
         return [self._score(rows) if index else None for index, rows in enumerate(shares)]
 
     @torch.no_grad()
@@ -183,7 +190,7 @@ class Learner:
             logp, entropy = self._forward(batch)
             loss = policy_loss(
                 logp=logp,
-                proximal_logp=logp.detach() if proximal is None else proximal[index],
+                proximal_logp=self._proximal_logp(batch, logp, proximal, index),
                 behaviour_logp=batch.behaviour_logp,
                 reference_logp=self._reference_logp(batch),
                 advantage=batch.advantage,
@@ -201,6 +208,13 @@ class Learner:
             raise FloatingPointError(f"the gradient's norm is {norm} at version {self._version}")
         assert sums is not None
         return {**self._engine.reduce(sums).values(), "learner/grad_norm": norm}
+
+    def _proximal_logp(
+        self, batch: PackedBatch, logp: Tensor, proximal: list[Tensor] | None, index: int
+    ) -> Tensor:
+        if self._config.objective.proximal == "behaviour":
+            return batch.behaviour_logp
+        return logp.detach() if proximal is None else proximal[index]
 
     def _forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         logp, entropy = self._engine.forward(

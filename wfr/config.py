@@ -251,6 +251,9 @@ class ObjectiveConfig(_Section):
     """β of the KL divergence from the frozen reference; 0: no reference is loaded."""
     entropy_coef: float = Field(0.0, ge=0)
     """Coefficient of the entropy bonus."""
+    proximal: Literal["current", "behaviour"] = "current"
+    """Centre of the trust region: the weights before this batch's first update, or the sampler's
+    (the plain clipped ratio, to which `correction: none` belongs)."""
     correction: Correction = "truncate"
     """Weight for stale behaviour policies: 1, min(w, C), w inside a band and 0 outside, or w."""
     correction_unit: RatioUnit | None = None
@@ -285,6 +288,15 @@ class ObjectiveConfig(_Section):
         return {**preset, **values}
 
     @model_validator(mode="after")
+    def _one_correction(self) -> Self:
+        if self.proximal == "behaviour" and self.correction != "none":
+            raise ValueError(
+                f"objective.proximal='behaviour' contradicts correction={self.correction!r}: the "
+                "ratio already corrects for the behaviour policy; set correction to 'none'"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _clips_need_ratio(self) -> Self:
         if self.surrogate == "log_prob" and (self.dual_clip is not None or self.lag_clip > 0):
             raise ValueError(
@@ -314,6 +326,10 @@ class LearnerConfig(_Section):
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(0.0, ge=0)
     warmup_steps: int = Field(0, ge=0)
+    """Optimizer steps over which the learning rate rises linearly."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate falls afterwards, to `final_lr` × `lr` at the last step."""
+    final_lr: float = Field(0.1, ge=0, le=1)
     grad_clip: float = Field(1.0, gt=0)
     minibatches: int = Field(1, ge=1)
     """Optimizer steps per batch; the proximal policy is the one before the first of them."""
