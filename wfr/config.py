@@ -60,11 +60,11 @@ class ModelConfig(_Section):
 class WorldConfig(_Section):
     """Size of the embedded look-up world."""
 
-    people: int = Field(150, ge=8)
-    namesakes: int = Field(50, ge=0)
+    people: int = Field(160, ge=8)
+    namesakes: int = Field(60, ge=0)
     cities: int = Field(40, ge=4)
     firms: int = Field(40, ge=4)
-    questions: int = Field(200, ge=10)
+    questions: int = Field(240, ge=10)
     """Questions drawn per skill, held-out ones included."""
     seed: int = 7
     """Seed of the world that reinforcement learning sees; the warm start never draws it."""
