@@ -86,16 +86,17 @@ class Rollout:
     async def run(self, task: Task, episode: EpisodeId) -> Trajectory:
         """Play the episode to its end; whatever goes wrong becomes the trajectory's stop reason."""
         started = time.time()
-        recorder, reason, error = Recorder(()), StopReason.ENVIRONMENT_FAILED, ""
-        reward = Reward(float("nan"), {})
+        recorder, reason = Recorder(()), StopReason.ENVIRONMENT_FAILED
+        reward, answer, error = Reward(float("nan"), {}), "", ""
         try:
             first = self._environment.reset(task)
             recorder = Recorder(self._renderer.prompt(first.messages))
             self._messages.extend(first.messages)
             if self._budget(recorder) < 1:
                 raise WorldFailureError(StopReason.PROMPT_TOO_LONG, self._too_long(recorder))
-            reason = await self._play(recorder)
-            reward = self._environment.reward()
+            ended = await self._play(recorder)
+            reward, answer = self._environment.reward(), self._environment.answer()
+            reason = ended  # only now: an episode that cannot be scored was failed by the world
         except WorldFailureError as failure:
             reason, error = failure.reason, failure.message
         except Exception:  # noqa: BLE001 - a user's environment may raise anything; it is recorded
@@ -114,7 +115,7 @@ class Rollout:
             reward=reward.total,
             reward_parts={**reward.parts, **reward.metrics},
             operator_calls=self._calls,
-            answer="" if reason.is_world_failure else self._environment.answer(),
+            answer=answer,
             error=error,
             started_at=started,
             finished_at=time.time(),
@@ -131,6 +132,8 @@ class Rollout:
             step = await self._environment.step(text, finish)
             observation = self._observe(recorder, step)
             fits = len(observation) < self._budget(recorder)
+            if fits:
+                self._messages.extend(step.messages)
             assert step.turn_kind is not None
             recorder.end_turn(
                 observation if fits else (),
@@ -168,7 +171,6 @@ class Rollout:
 
     def _observe(self, recorder: Recorder, step: TimeStep) -> list[int]:
         self._calls.extend(step.calls)
-        self._messages.extend(step.messages)
         if step.last:
             return []
         ended_by_eos = recorder.turn_tokens[-1] == self._renderer.eos_id

@@ -57,16 +57,22 @@ class Router:
         if assigned in self._samplers:
             return str(assigned)
         self.release(episode)
-        try:
-            await asyncio.wait_for(self._joined.wait(), self._wait_s)
-        except TimeoutError:
-            raise WorldFailureError(
-                StopReason.SAMPLER_FAILED, f"no sampler joined within {self._wait_s:.0f} s"
-            ) from None
+        await self._wait()
         name = min(self._samplers, key=lambda other: (self._load[other], other))
         self._assigned[episode] = name
         self._load[name] += 1
         return name
+
+    async def _wait(self) -> None:
+        """Wait for a sampler; one that joined may be gone again by the time this task runs."""
+        try:
+            async with asyncio.timeout(self._wait_s):
+                while not self._samplers:
+                    await self._joined.wait()
+        except TimeoutError:
+            raise WorldFailureError(
+                StopReason.SAMPLER_FAILED, f"no sampler joined within {self._wait_s:g} s"
+            ) from None
 
     def _lose(self, name: str) -> None:
         self._samplers.pop(name, None)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -23,6 +24,8 @@ from wfr.protocols import Sample, SamplerLike, SamplingRequest
 from wfr.schema import to_batch
 from wfr.tasks.source import Task, TaskOrder
 from wfr.trajectory import Group, Trajectory
+
+T = TypeVar("T")
 
 
 class BufferLike(Protocol):
@@ -95,6 +98,7 @@ class RolloutWorker:
         """Play group after group until cancelled or the buffer closes.
 
         Raises:
+            BufferClosedError: the buffer was closed; groups in flight are cut short.
             RepeatedFailureError: when episodes keep failing for one cause.
         """
         try:
@@ -103,9 +107,7 @@ class RolloutWorker:
                 group = asyncio.create_task(self._group(buffer, admission))
                 self._running.add(group)
         finally:
-            for group in self._running:
-                group.cancel()
-            await asyncio.gather(*self._running, return_exceptions=True)
+            await _end(self._running)
 
     async def evaluate(
         self, share: int = 0, shares: int = 1, temperature: float = 0.0
@@ -122,22 +124,23 @@ class RolloutWorker:
             )
             for task in tasks
         ]
-        played = await asyncio.gather(*episodes)
+        played = await _together(episodes)
         return [_result(task, t) for task, t in zip(tasks, played, strict=True)]
 
     async def _next_admission(self, buffer: BufferLike) -> Admission:
         """Wait for a slot, but notice at once when a running group raises."""
         admission = asyncio.ensure_future(_as_coroutine(buffer.admit(self._name)))
-        while not admission.done():
-            done, _ = await asyncio.wait(
-                {admission, *self._running}, return_when=asyncio.FIRST_COMPLETED
-            )
-            for group in done & self._running:
-                self._running.discard(group)
-                if group.exception() is not None:
-                    admission.cancel()
+        try:
+            while not admission.done():
+                done, _ = await asyncio.wait(
+                    {admission, *self._running}, return_when=asyncio.FIRST_COMPLETED
+                )
+                for group in done & self._running:
+                    self._running.discard(group)
                     group.result()
-        return admission.result()
+            return admission.result()
+        finally:
+            await _end([admission])
 
     async def _group(self, buffer: BufferLike, admission: Admission) -> None:
         task = self._tasks[self._order[admission.group_id]]
@@ -145,14 +148,12 @@ class RolloutWorker:
         limits = self._limits(self._config.rollout.temperature)
         siblings = range(self._config.rollout.group_size)
         wasted: Counter[str] = Counter()
-        trajectories = await asyncio.gather(
-            *(
-                self._episode(
-                    task, EpisodeId(self._config.run.name, group_id, sibling), limits, wasted
-                )
-                for sibling in siblings
-            )
+        trajectories = await _together(
+            self._episode(task, EpisodeId(self._config.run.name, group_id, sibling), limits, wasted)
+            for sibling in siblings
         )
+        for trajectory in trajectories:
+            trajectory.check_valid()
         group = Group(group_id, task.id, admission.version, trajectories)
         batch = to_batch(group)
         self._journal(batch)
@@ -206,7 +207,7 @@ _SAMPLER_WAIT_S = 300.0  # a new engine needs up to a minute on a small machine
 
 
 class _Failures:
-    """Counts world failures in a row that share one cause."""
+    """Counts world failures in a row that share one cause, whatever numbers its text holds."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -218,7 +219,7 @@ class _Failures:
             self._cause, self._count = None, 0
             return
         last_line = trajectory.error.strip().rpartition("\n")[2]
-        cause = (trajectory.stop_reason.value, last_line)
+        cause = (trajectory.stop_reason.value, _NUMBER.sub("#", last_line))
         self._count = self._count + 1 if cause == self._cause else 1
         self._cause = cause
         if self._count >= self._limit:
@@ -228,6 +229,26 @@ class _Failures:
                 "Nothing was scored. Mend the cause and start again, or raise "
                 "rollout.max_episode_failures if such failures are expected."
             )
+
+
+_NUMBER = re.compile(r"\d+")
+
+
+async def _together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """All results; the first error ends the others too."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        await _end(tasks)
+
+
+async def _end(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """Cancel what is still running and wait until it has ended."""
+    ending = list(tasks)
+    for task in ending:
+        task.cancel()
+    await asyncio.gather(*ending, return_exceptions=True)
 
 
 async def _as_coroutine(awaitable: Awaitable[Admission]) -> Admission:

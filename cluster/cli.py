@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cluster.preflight import checks, explain
@@ -59,6 +60,8 @@ def train(
 
     try:
         summary = launch(settings, overwrite=overwrite, quiet=as_json)
+    except FileExistsError as error:
+        _fail(BAD_INPUT, str(error))
     except RunFailedError as error:
         _fail(FAILED, str(error))
     _show(summary, as_json=as_json)
@@ -82,9 +85,9 @@ def doctor(
     else:
         for check in results:
             mark = "[green]ok  [/]" if check.ok else "[red]FAIL[/]"
-            Console().print(f"{mark} {check.name}: {check.detail}", highlight=False)
+            _print(f"{mark} {check.name}: {escape(check.detail)}")
             if not check.ok:
-                Console().print(f"       remedy: {check.remedy}", highlight=False)
+                _print(f"       remedy: {escape(check.remedy)}")
     raise typer.Exit(DONE if all(check.ok for check in results) else NOT_FIT)
 
 
@@ -127,8 +130,13 @@ def _preflight(config: Config, *, overwrite: bool) -> None:
 
 
 def _fail(code: int, message: str) -> NoReturn:
-    Console(stderr=True).print(message, style="red", highlight=False, markup=False)
+    Console(stderr=True).print(message, style="red", highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(code)
+
+
+def _print(markup: str) -> None:
+    """One line, however long: paths and commands have to stay whole."""
+    Console().print(markup, highlight=False, soft_wrap=True)
 
 
 def _show(summary: dict[str, Any], *, as_json: bool) -> None:
@@ -154,3 +162,7 @@ def _show(summary: dict[str, Any], *, as_json: bool) -> None:
 def main() -> None:
     """Entry point of the console command."""
     app()
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
@@ -31,7 +32,7 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Say something that happened."""
-        self._say(text)
+        self._say(escape(text))
 
     def warmstart(self, step: int, steps: int, loss: float) -> None:
         """Follow the supervised warm start."""
@@ -53,7 +54,7 @@ class Progress:
 
     def evaluated(self, label: str, result: Mapping[str, Any]) -> None:
         """Report an evaluation."""
-        skills = "  ".join(f"{skill} {em:.2f}" for skill, em in result["skills"].items())
+        skills = "  ".join(f"{escape(skill)} {em:.2f}" for skill, em in result["skills"].items())
         self._say(f"exact match {label} training: [bold]{result['em']:.3f}[/]  ({skills})")
 
     def close(self) -> None:
@@ -84,4 +85,5 @@ class Progress:
         self._bars.update(self._bar, completed=done, text=text)
 
     def _say(self, text: str) -> None:
-        self._console.print(f"[dim]{time.monotonic() - self._started:6.1f} s[/]  {text}")
+        seconds = time.monotonic() - self._started
+        self._console.print(f"[dim]{seconds:6.1f} s[/]  {text}", soft_wrap=True)

@@ -22,17 +22,19 @@ import dataclasses
 import time
 from collections import Counter
 from collections.abc import Awaitable, Coroutine, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.worker import EpisodeResult
 from cluster.progress import Progress
 from cluster.run_directory import RunDirectory
 from cluster.samplers import SamplerPool
-from cluster.topology import Topology
 from cluster.usage import IdleMeter, MemoryMeter
 from wfr.buffer import Batch, BufferClosedError
 from wfr.config import Config
 from wfr.protocols import PeerLostError, PublishError
+
+if TYPE_CHECKING:
+    from cluster.topology import Topology
 
 
 class RunFailedError(RuntimeError):

@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
 
-from cluster.remote import Remote
 from wfr.protocols import PeerLostError
+
+if TYPE_CHECKING:
+    from cluster.remote import Remote
 
 
 class SamplerPool:
@@ -35,14 +38,19 @@ class SamplerPool:
         return dict(self._live)
 
     async def refill(self) -> None:
-        """Start what is missing, all at once."""
+        """Start what is missing, all at once; raises what a start raised, keeping the others."""
         missing = self._count - len(self._live)
         names = [f"sampler-{self._started + index}" for index in range(missing)]
         self._started += missing
-        fresh = await asyncio.gather(*(self._start(name) for name in names))
+        starts = (self._start(name) for name in names)
+        fresh = await asyncio.gather(*starts, return_exceptions=True)
         for name, sampler in zip(names, fresh, strict=True):
-            self._live[name] = sampler
-            self._watchers[name] = asyncio.create_task(self._watch(name, sampler))
+            if not isinstance(sampler, BaseException):
+                self._live[name] = sampler
+                self._watchers[name] = asyncio.create_task(self._watch(name, sampler))
+        for outcome in fresh:
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     def lose(self, name: str, why: str) -> None:
         """Take a sampler out and end its process; does nothing for one already out."""

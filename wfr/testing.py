@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from wfr.backends.base import Completion, OperatorRequest
-from wfr.environments.base import Environment, StepType, TimeStep
+from wfr.environments.base import Environment, Reward, StepType, TimeStep
+from wfr.protocols import PeerLostError, Sample, SamplingRequest
 from wfr.sandbox import Result, Status
 from wfr.tasks.source import Task
-from wfr.trajectory import StopReason
+from wfr.trajectory import Message, StopReason, TurnKind, VersionSpan
 
 
 class FakeBackend:
@@ -61,6 +66,178 @@ class FakeSandbox:
         if isinstance(outcome, Result):
             return outcome
         return Result(Status.PASSED, "", "", outcome, 0.0)
+
+
+Reply = Sequence[int] | Callable[[SamplingRequest], Sequence[int]]
+
+
+class FakeSampler:
+    """A sampler without a model: it replays token ids, or computes them from the request.
+
+    The last entry of the script repeats for ever. A reply longer than the request allows is cut
+    and finishes as `length`, any other as `stop`. Tests steer it while it runs:
+
+        sampler = FakeSampler([5, 6], [7], lambda request: request.tokens[-1:])
+        sampler.updates[3] = 1    # its fourth token and later ones are of version 1
+        sampler.open.clear()      # requests wait, until `open` is set or `die()` is called
+        sampler.die()             # every request, waiting ones too, raises PeerLostError
+    """
+
+    def __init__(self, *script: Reply, version: int = 0, dies_at: int | None = None) -> None:
+        """Replay `script` under weight `version`; the `dies_at`-th request (from 0) kills it."""
+        self._script = list(script)
+        self._dies_at = dies_at
+        self.version = version
+        self.updates: dict[int, int] = {}
+        self.requests: list[SamplingRequest] = []
+        self.emitted = 0
+        self.dead = False
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def sample(self, request: SamplingRequest) -> Sample:
+        """Continue the request; other tasks get their turns first."""
+        number = len(self.requests)
+        self.requests.append(request)
+        reply = self._script.pop(0) if len(self._script) > 1 else self._script[0]
+        await asyncio.sleep(0)
+        await self.open.wait()
+        if self.dead or number == self._dies_at:
+            self.die()
+            raise PeerLostError("the fake sampler has died")
+        tokens = list(reply(request) if callable(reply) else reply)
+        finish_reason = "stop" if len(tokens) <= request.max_tokens else "length"
+        return self._emit(tokens[: request.max_tokens], finish_reason)
+
+    def die(self) -> None:
+        """Be dead from now on."""
+        self.dead = True
+        self.open.set()
+
+    def _emit(self, tokens: Sequence[int], finish_reason: str) -> Sample:
+        versions = []
+        for _ in tokens:
+            self.version = self.updates.pop(self.emitted, self.version)
+            versions.append(self.version)
+            self.emitted += 1
+        spans, start = [], 0
+        for version, run in itertools.groupby(versions):
+            end = start + len(list(run))
+            spans.append(VersionSpan(start, end, version))
+            start = end
+        ids = np.array(tokens, np.int32)
+        return Sample(ids, self.logprob(ids), tuple(spans), finish_reason)
+
+    @staticmethod
+    def logprob(tokens: np.ndarray) -> np.ndarray:
+        """What the fake claims to have sampled each id with: float32 [n], different per id."""
+        return (-1 / (2 + np.asarray(tokens) % 97)).astype(np.float32)
+
+
+class FakeRenderer:
+    """A tokenizer of one id per character: EOS ends a message, OPEN begins an assistant's turn.
+
+    `ids` and `text` are inverses, so a test can write and read token ids as strings.
+    """
+
+    OPEN, EOS = "\x02", "\x03"
+    eos_id: int | None = 3
+
+    @staticmethod
+    def ids(text: str) -> list[int]:
+        """The ids of a text."""
+        return [ord(character) for character in text]
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """The contents, then the opening."""
+        return self.ids("".join(m.content + self.EOS for m in messages) + self.OPEN)
+
+    def observation(self, messages: Sequence[Message], *, ended_by_eos: bool) -> list[int]:
+        """The end of the turn unless it has ended itself, the contents, the opening."""
+        return self.ids("" if ended_by_eos else self.EOS) + self.prompt(messages)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of one turn without its end."""
+        return "".join(map(chr, tokens)).removesuffix(self.EOS)
+
+
+class FakeEnvironment:
+    """A toy environment: `get X;` is answered by X, `say X;` ends the episode with X.
+
+    A `;` inside parentheses is text. Right answers are rewarded with 1. `script` names what goes
+    wrong: the k-th step raises its k-th entry where that is not None; `scoring` is raised by
+    `reward`.
+    """
+
+    stop: tuple[str, ...] = (";",)
+
+    def __init__(self, *script: Exception | None, scoring: Exception | None = None) -> None:
+        """Fail as scripted, otherwise never."""
+        self._script = script
+        self._scoring = scoring
+        self._task: Task | None = None
+        self._turns: list[str] = []
+        self._ended = False
+
+    def reset(self, task: Task) -> TimeStep:
+        """Begin with the question."""
+        self._task, self._turns, self._ended = task, [], False
+        return TimeStep.first(Message("user", task.question))
+
+    def turn_complete(self, text: str) -> bool:
+        """False inside parentheses."""
+        return text.count("(") <= text.count(")")
+
+    async def step(self, text: str, finish_reason: str) -> TimeStep:
+        """Answer, end, or warn; or raise what the script says."""
+        failure = dict(enumerate(self._script)).get(len(self._turns))
+        if failure is not None:
+            raise failure
+        self._turns.append(text)
+        verb, _, rest = text.removesuffix(";").partition(" ")
+        if verb == "say":
+            self._ended = True
+            return TimeStep.terminated(StopReason.ANSWERED, turn_kind=TurnKind.ANSWER)
+        if verb == "get":
+            kind, reply, operator = TurnKind.TOOL, rest, "get"
+        else:
+            kind, reply, operator = TurnKind.MALFORMED, "?", ""
+        return TimeStep.mid(Message("tool", reply), turn_kind=kind, operator=operator)
+
+    def truncate(self, reason: StopReason) -> TimeStep:
+        """End without an answer."""
+        self._ended = True
+        return TimeStep.truncated(reason, turn_kind=TurnKind.MALFORMED)
+
+    def reward(self) -> Reward:
+        """1 for an accepted answer."""
+        assert self._task is not None
+        assert self._ended
+        if self._scoring is not None:
+            raise self._scoring
+        correct = float(self.answer() in self._task.answers)
+        return Reward(correct, {"correct": correct})
+
+    def answer(self) -> str:
+        """What was said."""
+        last = self._turns[-1] if self._turns else ""
+        return last.removesuffix(";").removeprefix("say ") if last.startswith("say ") else ""
+
+    def state(self) -> Mapping[str, Any]:
+        """The turns."""
+        return {"turns": self._turns, "ended": self._ended}
+
+    def restore(self, task: Task, state: Mapping[str, Any]) -> None:
+        """Continue."""
+        self._task, self._turns, self._ended = task, list(state["turns"]), state["ended"]
+
+
+async def settle(until: Callable[[], object] = lambda: False, rounds: int = 200) -> None:
+    """Let every other task run until `until()` is true, at most so many rounds of the loop."""
+    for _ in range(rounds):
+        if until():
+            return
+        await asyncio.sleep(0)
 
 
 def play(environment: Environment, turns: Iterable[str]) -> list[TimeStep]:
