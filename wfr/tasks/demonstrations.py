@@ -20,7 +20,7 @@ GOOD_SHARE: Mapping[str, float] = {
     "hop1": 0.9,
     "hop2": 0.65,
     "hop3": 0.3,
-    "comparison": 0.35,
+    "comparison": 0.3,
     "arithmetic": 0.35,
     "misleading": 0.35,
 }
@@ -120,12 +120,15 @@ def _tell_chain(
 def _tell_comparison(
     world: World, question: Question, script: _Script, bad: random.Random | None
 ) -> None:
-    """Look both up and compare; badly: answer the year, or mix up older and younger."""
+    """Look both up and compare; badly: answer with a year, the first one or the right one's."""
     one, two = question.subjects
-    mistake = bad.choice(("year", "mixed_up")) if bad else ""
+    mistake = bad.choice(("first", "year")) if bad else ""
     first = script.search("find born job", one, world[one])
+    if mistake == "first":
+        script.answer(f"born {first['born']}", first["born"])
+        return
     second = script.search(f"born {first['born']} job {first['job']}", two, world[two])
-    pick = min if (question.qualifier == "older") != (mistake == "mixed_up") else max
+    pick = min if question.qualifier == "older" else max
     chosen = pick(first, second, key=lambda facts: int(facts["born"]))
     expression = f"{pick.__name__}({first['born']}, {second['born']})"
     script.compute(f"born {second['born']} job {second['job']}", expression, chosen["born"])
