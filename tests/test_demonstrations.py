@@ -48,7 +48,7 @@ def test_observations_are_what_the_operators_return(world):
             if call.operator == "Search":
                 text = index.search(call.argument, 1)[0].text
             else:
-                assert re.fullmatch(r"\d+ - \d+|(min|max)\(\d+, \d+\)", call.argument)
+                assert re.fullmatch(r"\d+ [-+] \d+|(min|max)\(\d+, \d+\)", call.argument)
                 text = str(eval(call.argument))
             assert observation.content == f"<info>{text}</info>"
 

@@ -19,9 +19,9 @@ from wfr.trajectory import Message
 GOOD_SHARE: Mapping[str, float] = {
     "hop1": 0.9,
     "hop2": 0.65,
-    "hop3": 0.3,
-    "comparison": 0.3,
-    "arithmetic": 0.35,
+    "hop3": 0.27,
+    "comparison": 0.25,
+    "arithmetic": 0.25,
     "misleading": 0.35,
 }
 """Share of a skill's demonstrations that are good."""
@@ -141,9 +141,9 @@ def _tell_comparison(
 def _tell_arithmetic(
     world: World, question: Question, script: _Script, bad: random.Random | None
 ) -> None:
-    """Look both up and subtract; badly: answer a year, or subtract the wrong way round."""
+    """Look both up and subtract; badly: add, or answer the first or the second year."""
     young, old = question.subjects
-    mistake = bad.choice(("first", "second", "reversed")) if bad else ""
+    mistake = bad.choice(("add", "add", "first", "second")) if bad else ""
     first = script.search("find born", young, world[young])["born"]
     if mistake == "first":
         script.answer(f"born {first}", first)
@@ -152,9 +152,9 @@ def _tell_arithmetic(
     if mistake == "second":
         script.answer(f"born {second}", second)
         return
-    left, right = (second, first) if mistake else (first, second)
-    years = str(int(left) - int(right))
-    script.compute(f"born {second}", f"{left} - {right}", years)
+    sign = "+" if mistake == "add" else "-"
+    years = str(int(first) + int(second) if mistake == "add" else int(first) - int(second))
+    script.compute(f"born {second}", f"{first} {sign} {second}", years)
     script.answer(f"years {years}", years)
 
 
