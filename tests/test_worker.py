@@ -1,0 +1,469 @@
+"""The worker's loop: order of events, retries, books that close, nothing left running."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from actors.worker import EpisodeResult, RepeatedFailureError, RolloutWorker, group_meta
+from wfr.buffer import BufferClosedError, ReplayBuffer
+from wfr.config import parse_config
+from wfr.schema import from_batch
+from wfr.tasks.source import Task, TaskOrder
+from wfr.testing import FakeEnvironment, FakeRenderer, FakeSampler, settle
+from wfr.trajectory import (
+    Group,
+    StopReason,
+    Trajectory,
+    Turn,
+    TurnKind,
+    VersionSpan,
+    WorldFailureError,
+)
+
+TASKS = [Task(f"t{i}", f"q{i}", (f"q{i}",), "test", skill=f"s{i % 2}") for i in range(6)]
+HELD_OUT = [Task(f"h{i}", f"x{i}", (f"x{i}",), "test", skill="h") for i in range(5)]
+OPEN = ord(FakeRenderer.OPEN)
+DOWN = WorldFailureError(StopReason.BACKEND_FAILED, "no reply")
+
+
+def two_turns(request):
+    """The fake policy: asks for its question, then answers with it; 14 tokens for `qN`."""
+    *history, last = "".join(map(chr, request.tokens)).split(FakeRenderer.OPEN)
+    assert not last
+    question = history[0].removesuffix(FakeRenderer.EOS)
+    return FakeRenderer.ids(f"get {question};" if len(history) == 1 else f"say {question};")
+
+
+TOKENS = 14  # of one whole episode of `two_turns`
+
+
+class Buffer(ReplayBuffer):
+    """A replay buffer that notes what happens to which group."""
+
+    def __init__(self, events=None, max_lag=0, groups_per_batch=1, **options):
+        super().__init__(max_lag, groups_per_batch, **options)
+        self.events = [] if events is None else events
+        self.metas = []
+
+    async def admit(self, worker):
+        admission = await super().admit(worker)
+        self.events.append(f"admit {admission.group_id}")
+        return admission
+
+    async def add(self, group_id, ref, meta):
+        self.events.append(f"add {group_id}")
+        self.metas.append(meta)
+        return await super().add(group_id, ref, meta)
+
+
+def worker(sampler=None, environments=None, journal=None, **sections):
+    """A worker with one fake sampler; `environments` is consumed one per attempt."""
+    sections = {"rollout": {"group_size": 2}, **sections}
+    made = iter(environments or ())
+    player = RolloutWorker(
+        parse_config({"run": {"name": "r"}, **sections}),
+        "worker-0",
+        tasks=TASKS,
+        held_out=HELD_OUT,
+        make_environment=lambda: next(made, None) or FakeEnvironment(),
+        renderer=FakeRenderer(),
+        journal=journal or (lambda batch: None),
+    )
+    player.update_samplers({"a": sampler} if sampler else {})
+    return player
+
+
+async def play(player, buffer, until):
+    """Run the worker until the condition holds; the error that ended it, and nothing is left."""
+    running = asyncio.create_task(player.run(buffer))
+    await settle(lambda: running.done() or until(), rounds=2000)
+    assert running.done() or until(), "the worker is stuck"
+    await buffer.close()
+    (error,) = await asyncio.gather(running, return_exceptions=True)
+    await nothing_left()
+    return error
+
+
+async def nothing_left():
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def journalled(batches):
+    return [trajectory for batch in batches for trajectory in from_batch(batch).trajectories]
+
+
+def play_groups(player, count=1, **options):
+    """Let the worker play `count` groups; the buffer and the error that ended it."""
+
+    async def main():
+        buffer = Buffer(groups_per_batch=count, **options)
+        error = await play(player, buffer, lambda: len(buffer.metas) == count)
+        return buffer, error
+
+    return asyncio.run(main())
+
+
+def test_order_of_events():
+    events = []
+
+    class Sampler(FakeSampler):
+        async def sample(self, request):
+            sample = await super().sample(request)
+            events.append(f"sample {chr(request.tokens[1])}")
+            return sample
+
+    def journal(batch):
+        events.append(f"journal {from_batch(batch).group_id}")
+
+    async def main():
+        sampler, buffer = Sampler(two_turns), Buffer(events, max_lag=0, groups_per_batch=1)
+        running = asyncio.create_task(worker(sampler, journal=journal).run(buffer))
+        for version in range(3):
+            await settle(lambda: events[-1:] == [f"add {version}"])  # noqa: B023
+            batch = await buffer.take()
+            await settle()
+            events.append("publish")
+            sampler.version = version + 1
+            await buffer.published(version + 1, batch.batch_id)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(main())
+    order = TaskOrder(len(TASKS), seed=1)
+    expected = []
+    for group in range(3):
+        samples = [f"sample {order[group]}"] * 4
+        expected += [f"admit {group}", *samples, f"journal {group}", f"add {group}", "publish"]
+    assert events == [*expected, "admit 3"]
+
+
+def test_every_free_slot_is_played_at_once():
+    sampler = FakeSampler(two_turns)
+    sampler.open.clear()
+
+    async def main():
+        buffer = Buffer(max_lag=1, groups_per_batch=3)
+        error = await play(worker(sampler), buffer, lambda: len(sampler.requests) == 12)
+        assert isinstance(error, BufferClosedError)
+        assert buffer.events == [f"admit {i}" for i in range(6)]
+
+    asyncio.run(main())
+
+
+def test_a_group_is_the_siblings_of_one_task():
+    batches = []
+    player = worker(FakeSampler(two_turns), journal=batches.append, rollout={"group_size": 3})
+    play_groups(player, 2)
+    for batch in batches:
+        group = from_batch(batch)
+        assert group.task_id == TASKS[TaskOrder(len(TASKS), 1)[int(group.group_id)]].id
+        assert [t.sibling for t in group.trajectories] == [0, 1, 2]
+        assert {(t.run_id, t.group_id, t.task_id) for t in group.trajectories} == {
+            ("r", group.group_id, group.task_id)
+        }
+        assert [t.reward for t in group.trajectories] == [1.0] * 3
+
+
+def test_the_admitted_version_is_recorded():
+    batches = []
+    play_groups(worker(FakeSampler(two_turns), journal=batches.append), version=5)
+    assert from_batch(batches[0]).admitted_version == 5
+
+
+def test_limits_and_temperature_come_from_the_configuration():
+    sampler = FakeSampler(two_turns)
+    environment = {"max_turn_tokens": 9, "max_response_tokens": 20}
+    rollout = {"group_size": 2, "temperature": 0.7, "top_p": 0.9}
+    play_groups(worker(sampler, environment=environment, rollout=rollout))
+    first, *_, last = sampler.requests
+    assert (first.temperature, first.top_p, first.max_tokens) == (0.7, 0.9, 9)
+    assert last.max_tokens == 20 - 7 - 5  # `get qN;` and the observation are spent
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_closing_the_buffer_ends_the_worker(held):
+    sampler = FakeSampler(two_turns)
+    if held:
+        sampler.open.clear()
+
+    async def main():
+        buffer = Buffer()
+        done = (lambda: len(sampler.requests) == 2) if held else (lambda: buffer.metas)
+        return await play(worker(sampler), buffer, done)
+
+    assert isinstance(asyncio.run(main()), BufferClosedError)
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 2, 3, 5, 8, 13, 50])
+def test_cancelling_leaves_nothing_running(rounds):
+    async def main():
+        buffer = Buffer(groups_per_batch=2)
+        running = asyncio.create_task(worker(FakeSampler(two_turns)).run(buffer))
+        await settle(rounds=rounds)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await nothing_left()
+
+    asyncio.run(main())
+
+
+def test_cancelling_an_evaluation_leaves_nothing_running():
+    sampler = FakeSampler(two_turns)
+    sampler.open.clear()
+
+    async def main():
+        running = asyncio.create_task(worker(sampler).evaluate())
+        await settle(lambda: len(sampler.requests) == len(HELD_OUT))
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await nothing_left()
+
+    asyncio.run(main())
+
+
+# ---- faults of the world
+
+
+def test_a_transient_failure_is_played_again_and_its_tokens_are_wasted():
+    batches = []
+    broken = [FakeEnvironment(None, DOWN)]  # the first sibling's first attempt, at its second turn
+    buffer, _ = play_groups(worker(FakeSampler(two_turns), broken, batches.append))
+    assert [t.reward for t in journalled(batches)] == [1.0, 1.0]
+    (meta,) = buffer.metas
+    assert (meta.scored, meta.policy_tokens) == (2, 2 * TOKENS)
+    assert meta.discarded == {"backend_failed": TOKENS}
+    assert buffer.ledger().generated == 3 * TOKENS
+
+
+def test_retries_end_and_the_sibling_is_set_aside():
+    batches = []
+    sections = {"rollout": {"group_size": 3, "episode_retries": 1}}
+    broken = [FakeEnvironment(DOWN), None, None, FakeEnvironment(None, DOWN)]
+    player = worker(FakeSampler(two_turns), broken, batches.append, **sections)
+    buffer, _ = play_groups(player)
+    failed, *scored = journalled(batches)
+    assert failed.stop_reason is StopReason.BACKEND_FAILED
+    assert math.isnan(failed.reward)
+    assert [t.reward for t in scored] == [1.0, 1.0]
+    (meta,) = buffer.metas
+    assert (meta.siblings, meta.scored, meta.policy_tokens) == (3, 2, 2 * TOKENS)
+    assert meta.discarded == {"backend_failed": 7 + TOKENS}
+
+
+def test_a_bug_in_the_environment_is_not_played_again():
+    batches = []
+    player = worker(FakeSampler(two_turns), [FakeEnvironment(KeyError("x"))], batches.append)
+    buffer, _ = play_groups(player)
+    assert journalled(batches)[0].stop_reason is StopReason.ENVIRONMENT_FAILED
+    assert buffer.metas[0].discarded == {"environment_failed": 7}
+
+
+def failures_in_a_row(environments, groups=1, size=10):
+    rollout = {"group_size": size, "max_episode_failures": 10, "episode_retries": 0}
+    player = worker(FakeSampler(two_turns), environments, rollout=rollout)
+    buffer, error = play_groups(player, groups)
+    assert buffer.ledger().missing == 0
+    return error
+
+
+def test_ten_failures_with_one_cause_stop_the_run_with_the_cause():
+    error = failures_in_a_row(FakeEnvironment(KeyError("oops")) for _ in range(10))
+    assert isinstance(error, RepeatedFailureError)
+    for words in ("10 episodes in a row", "environment_failed", "KeyError: 'oops'", "Traceback"):
+        assert words in str(error)
+    assert "rollout.max_episode_failures" in str(error)
+
+
+def test_nine_failures_and_a_success_do_not():
+    broken = ([FakeEnvironment(KeyError("x")) for _ in range(9)] + [None]) * 3
+    assert isinstance(failures_in_a_row(broken, groups=3), BufferClosedError)
+
+
+def test_numbers_do_not_make_two_causes():
+    broken = [FakeEnvironment(ValueError(f"{i} tokens are too many")) for i in range(10)]
+    assert isinstance(failures_in_a_row(broken), RepeatedFailureError)
+
+
+def test_failures_with_different_causes_do_not():
+    causes = itertools.cycle([KeyError("x"), ValueError("x"), DOWN])
+    broken = [FakeEnvironment(next(causes)) for _ in range(30)]
+    assert isinstance(failures_in_a_row(broken, groups=3), BufferClosedError)
+
+
+def test_retries_count_as_failures():
+    rollout = {"group_size": 2, "max_episode_failures": 4, "episode_retries": 1}
+    broken = [FakeEnvironment(DOWN) for _ in range(4)]
+    _, error = play_groups(worker(FakeSampler(two_turns), broken, rollout=rollout))
+    assert isinstance(error, RepeatedFailureError)
+
+
+def test_an_evaluation_that_only_fails_stops_and_leaves_nothing_running():
+    async def main():
+        broken = (FakeEnvironment(KeyError("x")) for _ in range(2))
+        rollout = {"max_episode_failures": 2}
+        with pytest.raises(RepeatedFailureError):
+            await worker(FakeSampler(two_turns), broken, rollout=rollout).evaluate()
+        await nothing_left()
+
+    asyncio.run(main())
+
+
+def test_an_invalid_record_stops_the_run_where_it_was_made():
+    class Unlabelled(FakeSampler):
+        async def sample(self, request):
+            return dataclasses.replace(await super().sample(request), spans=())
+
+    batches = []
+    _, error = play_groups(worker(Unlabelled(two_turns), journal=batches.append))
+    assert isinstance(error, ValueError)
+    assert "trajectory 0/0: version_spans do not cover exactly the policy tokens" in str(error)
+    assert batches == []
+
+
+# ---- samplers
+
+
+def test_a_sampler_dies_and_its_episodes_move_with_their_token_ids():
+    batches = []
+    dying, other = FakeSampler(two_turns, dies_at=3), FakeSampler(two_turns, version=1)
+    player = worker(journal=batches.append, rollout={"group_size": 4})
+    player.update_samplers({"a": dying, "b": other})
+    buffer, _ = play_groups(player)
+    trajectories = journalled(batches)
+    assert len({tuple(t.tokens.tolist()) for t in trajectories}) == 1
+    assert [t.reward for t in trajectories] == [1.0] * 4
+    versions = sorted(tuple(s.version for s in t.version_spans) for t in trajectories)
+    assert versions == [(0, 0), (0, 1), (1, 1), (1, 1)]
+    moved = other.requests[-1].tokens
+    assert list(moved) == trajectories[0].tokens[: len(moved)].tolist()
+    assert buffer.ledger().generated == dying.emitted + other.emitted == 4 * TOKENS
+
+
+def test_without_samplers_the_worker_waits_for_one():
+    sampler = FakeSampler(two_turns)
+
+    async def main():
+        player, buffer = worker(), Buffer()
+        running = asyncio.create_task(player.run(buffer))
+        await settle(rounds=50)
+        assert not buffer.metas
+        player.update_samplers({"a": sampler})
+        await settle(lambda: buffer.metas)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return buffer.metas
+
+    assert asyncio.run(main())[0].scored == 2
+
+
+# ---- books
+
+
+def test_sampled_is_reported_plus_cut_short():
+    """Wherever the run is cut, every sampled token is in the ledger or unreported."""
+    reported, cut_short = zip(*(books_of_a_cut_run(rounds) for rounds in range(1, 20)), strict=True)
+    assert reported[0] == 0 < reported[-1]
+    assert any(cut_short)
+
+
+def books_of_a_cut_run(rounds):
+    sampler = FakeSampler(two_turns)
+    scripts = itertools.cycle([(), (None, DOWN), (), (KeyError("x"),)])
+
+    async def main():
+        player = worker(sampler, (FakeEnvironment(*script) for script in scripts))
+        buffer = Buffer(max_lag=2, groups_per_batch=2)
+        running = asyncio.create_task(player.run(buffer))
+        await settle(rounds=rounds)
+        await buffer.close()
+        await asyncio.gather(running, return_exceptions=True)
+        ledger = buffer.ledger()
+        assert ledger.missing == 0
+        assert sampler.emitted == ledger.generated + player.unreported_tokens()
+        return ledger.generated, player.unreported_tokens()
+
+    return asyncio.run(main())
+
+
+def test_nothing_is_unreported_once_every_group_is_handed_in():
+    player = worker(FakeSampler(two_turns), [FakeEnvironment(DOWN)])
+    buffer, _ = play_groups(player, 3)
+    assert buffer.ledger().generated == 3 * 2 * TOKENS + 7
+    assert player.unreported_tokens() == 0
+
+
+def test_evaluation_is_no_training():
+    batches = []
+    sampler = FakeSampler(two_turns)
+    player = worker(sampler, journal=batches.append)
+    results = asyncio.run(player.evaluate())
+    assert results == [
+        EpisodeResult(task.id, "h", 1.0, {"correct": 1.0}, "answered", 2, task.question)
+        for task in HELD_OUT
+    ]
+    assert {request.temperature for request in sampler.requests} == {0.0}
+    assert sampler.emitted == len(HELD_OUT) * TOKENS
+    assert (batches, player.unreported_tokens()) == ([], 0)
+
+
+def test_shares_of_an_evaluation_cover_every_task_once():
+    player = worker(FakeSampler(two_turns))
+    parts = [asyncio.run(player.evaluate(share, 3)) for share in range(3)]
+    assert Counter(r.task_id for part in parts for r in part) == {t.id: 1 for t in HELD_OUT}
+
+
+def test_evaluating_while_training_keeps_the_books_apart():
+    sampler = FakeSampler(two_turns)
+
+    async def main():
+        player, buffer = worker(sampler), Buffer(groups_per_batch=2)
+        running = asyncio.create_task(player.run(buffer))
+        await player.evaluate()
+        await settle(lambda: len(buffer.metas) == 2)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert player.unreported_tokens() == 0
+        return buffer.ledger().generated
+
+    assert asyncio.run(main()) == 4 * TOKENS == sampler.emitted - len(HELD_OUT) * TOKENS
+
+
+def trajectory(reason, *spans) -> Trajectory:
+    total = spans[-1].end if spans else 0
+    return Trajectory(
+        "r",
+        "t",
+        "g",
+        0,
+        np.zeros(total, np.int32),
+        np.zeros(total, np.int16),
+        np.zeros(total, np.float32),
+        list(spans),
+        [Turn(0, total, total, TurnKind.ANSWER, "stop")] if total else [],
+        [],
+        reason,
+    )
+
+
+def test_what_the_buffer_is_told_of_a_group():
+    scored = trajectory(StopReason.ANSWERED, VersionSpan(0, 4, 3), VersionSpan(4, 6, 2))
+    later = trajectory(StopReason.OUT_OF_TURNS, VersionSpan(0, 5, 4))
+    failed = trajectory(StopReason.BACKEND_FAILED, VersionSpan(0, 9, 1))
+    meta = group_meta(Group("g", "t", 1, [scored, failed, later]), {"backend_failed": 2, "x": 1})
+    assert (meta.siblings, meta.scored, meta.policy_tokens) == (3, 2, 11)
+    assert meta.oldest_version == 2
+    assert meta.discarded == {"backend_failed": 11, "x": 1}
+
+
+def test_a_group_of_failures_has_the_admitted_version():
+    failed = trajectory(StopReason.PROMPT_TOO_LONG)
+    meta = group_meta(Group("g", "t", 6, [failed]), {})
+    assert (meta.scored, meta.policy_tokens, meta.oldest_version) == (0, 0, 6)
