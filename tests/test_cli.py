@@ -1,0 +1,241 @@
+"""The command line: what a person is told, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+
+import pytest
+from typer.testing import CliRunner
+
+from cluster import cli
+from cluster.preflight import Check
+from cluster.run import RunFailedError
+from wfr.config import Config
+
+GOOD = [Check("python", True, "Python 3.11"), Check("tasks", True, "7 to learn from")]
+SUMMARY = {
+    "name": "r",
+    "status": "done",
+    "em_before": 0.25,
+    "em_after": 0.75,
+    "skills_before": {"hop1": 0.5},
+    "skills_after": {"hop1": 0.75},
+    "steps": 3,
+    "rl_seconds": 9.5,
+    "wall_seconds": 20.0,
+    "max_lag_seen": 1,
+    "max_lag": 4,
+    "tokens_generated": 1234,
+    "tokens_consumed": 1200,
+    "peak_memory_gib": 2.5,
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def _write(text):
+        path = tmp_path / "run.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return _write
+
+
+@pytest.fixture
+def fit(monkeypatch):
+    """Make preflight find what it is told, by default nothing wrong."""
+
+    def _fit(*results):
+        monkeypatch.setattr(cli, "checks", lambda config, *, overwrite: list(results or GOOD))
+
+    _fit()
+    return _fit
+
+
+@pytest.fixture
+def launched(monkeypatch, fit):
+    """Launch a fake in place of a run: it notes its arguments, and returns or raises `outcome`."""
+    fake = types.SimpleNamespace(calls=[], outcome=SUMMARY)
+
+    def launch(config, *, overwrite, quiet):
+        fake.calls.append((config, overwrite, quiet))
+        if isinstance(fake.outcome, Exception):
+            raise fake.outcome
+        return fake.outcome
+
+    monkeypatch.setitem(sys.modules, "cluster.launch", types.SimpleNamespace(launch=launch))
+    return fake
+
+
+def wfr(*arguments):
+    return CliRunner().invoke(cli.app, list(arguments))
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("lerner: {lr: 1}", ("lerner", "learner")),
+        ("learner: {learning_rate: 1}", ("learner.learning_rate", "unknown key", "zero_stage")),
+        ("learner: {lr: fast}", ("learner.lr", "'fast'", "number")),
+        ("buffer: {max_lag: -1}", ("buffer.max_lag", "-1", "greater than or equal to 0")),
+        ("rollout: {group_size: 1}", ("rollout.group_size=1", "objective.advantage='zscore'")),
+        ("[1, 2]", ("holds a list",)),
+        ("a: [", ("is not YAML",)),
+    ],
+)
+@pytest.mark.parametrize("command", [["train"], ["doctor"], ["warmstart", "--out", "x"]])
+def test_bad_configuration_names_file_key_and_value(write, command, text, words):
+    path = write(text)
+    result = wfr(*command, path)
+    assert result.exit_code == cli.BAD_INPUT
+    for word in (path, *words):
+        assert word in result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("learner.lr=-1", ("learner.lr", "-1", "greater than 0")),
+        ("learner.lrr=1", ("learner.lrr", "unknown key")),
+        ("max_lag", ("--set 'max_lag'", "section.key=value")),
+    ],
+)
+def test_bad_override_names_key_and_value(write, override, words):
+    result = wfr("train", write(""), "--set", override)
+    assert result.exit_code == cli.BAD_INPUT
+    for word in words:
+        assert word in result.stderr
+
+
+def test_missing_file(tmp_path):
+    result = wfr("train", str(tmp_path / "none.yaml"))
+    assert result.exit_code == cli.BAD_INPUT
+    assert f"{tmp_path / 'none.yaml'}: cannot be read" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["train"], ["fly"], ["train", "x.yaml", "--sset", "a=1"]])
+def test_bad_usage(arguments):
+    assert wfr(*arguments).exit_code == cli.BAD_INPUT
+
+
+# ---- help
+
+
+def test_help_names_every_command():
+    result = wfr("--help")
+    assert result.exit_code == 0
+    for name in ("train", "doctor", "warmstart"):
+        assert name in result.stdout
+
+
+@pytest.mark.parametrize("command", ["train", "doctor", "warmstart"])
+def test_help_of_a_command_says_what_it_does(command):
+    text = " ".join(wfr(command, "--help").stdout.split())
+    assert "--set" in text
+    first = getattr(cli, command).__doc__.split(".")[0]
+    assert " ".join(first.split()[:6]) in text
+
+
+def test_no_arguments_is_the_help():
+    assert "Usage" in wfr().output
+
+
+# ---- doctor
+
+
+def test_doctor_as_json(fit):
+    fit(GOOD[0], Check("sandbox", False, "no bwrap", "install bubblewrap"))
+    result = wfr("doctor", "--json")
+    assert result.exit_code == cli.NOT_FIT
+    assert json.loads(result.stdout) == [
+        {"name": "python", "ok": True, "detail": "Python 3.11", "remedy": ""},
+        {"name": "sandbox", "ok": False, "detail": "no bwrap", "remedy": "install bubblewrap"},
+    ]
+
+
+def test_doctor_on_this_machine(write):
+    result = wfr("doctor", write(""), "--json", "--set", "run.name=none")
+    rows = json.loads(result.stdout)
+    assert {"python", "memory", "tasks", "run directory"} <= {row["name"] for row in rows}
+    assert all(row["ok"] or row["remedy"] for row in rows)
+    assert result.exit_code == (cli.DONE if all(row["ok"] for row in rows) else cli.NOT_FIT)
+
+
+def test_doctor_prints_every_check_and_commands_as_they_are(fit):
+    remedy = f"pip install 'wfr[cpu]' [/x]; see {'/long' * 30}"
+    fit(GOOD[0], Check("packages", False, "ray[default] is missing", remedy))
+    result = wfr("doctor")
+    assert result.exit_code == cli.NOT_FIT
+    assert result.stdout.splitlines() == [
+        "ok   python: Python 3.11",
+        "FAIL packages: ray[default] is missing",
+        f"       remedy: {remedy}",
+    ]
+
+
+def test_doctor_is_content(fit):
+    assert wfr("doctor").exit_code == cli.DONE
+
+
+# ---- train
+
+
+def test_train_launches_the_configured_run(launched, write):
+    result = wfr("train", write("run: {name: r}"), "--set", "buffer.max_lag=0", "--overwrite")
+    assert result.exit_code == cli.DONE
+    ((config, overwrite, quiet),) = launched.calls
+    assert (config.run.name, config.buffer.max_lag, overwrite, quiet) == ("r", 0, True, False)
+    for words in ("run r: done", "0.250", "0.750", "hop1", "3 steps", "1234 tokens"):
+        assert words in result.stdout
+
+
+def test_train_as_json_prints_nothing_else_on_stdout(launched, write):
+    result = wfr("train", write(""), "--json")
+    assert json.loads(result.stdout) == SUMMARY
+    assert launched.calls == [(Config(), False, True)]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RunFailedError("4 samplers were lost [/x]"), cli.FAILED),
+        (FileExistsError("runs/r already holds a run (journal)"), cli.BAD_INPUT),
+    ],
+)
+def test_a_run_that_fails_says_why_without_a_traceback(launched, write, error, code):
+    launched.outcome = error
+    result = wfr("train", write(""))
+    assert result.exit_code == code
+    assert str(error) in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("names", "code"),
+    [
+        (["tasks"], cli.BAD_INPUT),
+        (["model", "run directory"], cli.BAD_INPUT),
+        (["memory"], cli.NOT_FIT),
+        (["tasks", "memory"], cli.NOT_FIT),
+    ],
+)
+def test_nothing_starts_where_a_check_fails(fit, launched, write, names, code):
+    fit(GOOD[0], *(Check(name, False, f"bad {name}", f"mend {name}") for name in names))
+    result = wfr("train", write(""))
+    assert result.exit_code == code
+    assert launched.calls == []
+    for name in names:
+        assert f"bad {name}" in result.stderr
+        assert f"remedy: mend {name}" in result.stderr
+
+
+def test_exit_codes_are_the_documented_ones():
+    assert (cli.DONE, cli.FAILED, cli.BAD_INPUT, cli.NOT_FIT) == (0, 1, 2, 3)
