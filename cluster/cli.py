@@ -62,6 +62,8 @@ def train(
         summary = launch(settings, overwrite=overwrite, quiet=as_json)
     except FileExistsError as error:
         _fail(BAD_INPUT, str(error))
+    except ConfigError as error:
+        _fail(NOT_FIT, str(error))
     except RunFailedError as error:
         _fail(FAILED, str(error))
     _show(summary, as_json=as_json)

@@ -8,12 +8,15 @@ import signal
 from typing import Any
 
 import ray
+from prometheus_client import CollectorRegistry
 
+from cluster.exporter import exporter, targets
 from cluster.progress import Progress
 from cluster.run import Run
-from cluster.run_directory import RunDirectory
+from cluster.run_directory import TARGETS, RunDirectory
 from cluster.topology import Topology
 from wfr.config import Config
+from wfr.metrics import RunMetrics
 
 
 def launch(config: Config, *, overwrite: bool = False, quiet: bool = False) -> dict[str, Any]:
@@ -22,22 +25,29 @@ def launch(config: Config, *, overwrite: bool = False, quiet: bool = False) -> d
     Raises:
         RunFailedError: the run cannot go on.
         FileExistsError: the run directory holds another run.
+        ConfigError: the exporter's port is taken.
     """
-    directory = RunDirectory(config, overwrite=overwrite)
-    progress = Progress(quiet=quiet)
-    _start_ray()
-    try:
-        return asyncio.run(_supervised(config, directory, progress))
-    finally:
-        ray.shutdown()
-        progress.close()
-        directory.close()
+    registry = CollectorRegistry()
+    with exporter(config.metrics, registry) as address:
+        directory = RunDirectory(config, overwrite=overwrite)
+        progress = Progress(quiet=quiet)
+        if address:
+            progress.note(f"metrics at http://{address}/metrics")
+            directory.write_json(TARGETS, targets(config.run.name, address))
+        _start_ray()
+        try:
+            return asyncio.run(_supervised(config, directory, progress, RunMetrics(registry)))
+        finally:
+            ray.shutdown()
+            progress.close()
+            (directory.path / TARGETS).unlink(missing_ok=True)
+            directory.close()
 
 
 async def _supervised(
-    config: Config, directory: RunDirectory, progress: Progress
+    config: Config, directory: RunDirectory, progress: Progress, metrics: RunMetrics
 ) -> dict[str, Any]:
-    run = Run(config, directory, Topology(config, directory.path), progress)
+    run = Run(config, directory, Topology(config, directory.path), progress, metrics)
     loop = asyncio.get_running_loop()
     asked = 0
 

@@ -21,7 +21,7 @@ import contextlib
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Awaitable, Coroutine, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from actors.worker import EpisodeResult
@@ -31,6 +31,7 @@ from cluster.samplers import SamplerPool
 from cluster.usage import IdleMeter, MemoryMeter
 from wfr.buffer import Batch, BufferClosedError
 from wfr.config import Config
+from wfr.metrics import RunMetrics
 from wfr.protocols import PeerLostError, PublishError
 
 if TYPE_CHECKING:
@@ -59,13 +60,19 @@ class Run:
     """One run from director to summary."""
 
     def __init__(
-        self, config: Config, directory: RunDirectory, topology: Topology, progress: Progress
+        self,
+        config: Config,
+        directory: RunDirectory,
+        topology: Topology,
+        progress: Progress,
+        metrics: RunMetrics,
     ) -> None:
         """Run `config` on the machines that `topology` places roles on."""
         self._config = config
         self._directory = directory
         self._topology = topology
         self._progress = progress
+        self._metrics = metrics
         self._weights = asyncio.Lock()
         self._stop = asyncio.Event()
         self._tally = Tally()
@@ -221,6 +228,8 @@ class Run:
             self._pool.changed.clear()
             name, why = self._pool.lost[-1]
             self._progress.note(f"{name} is lost ({why}); its episodes move on, a new one starts")
+            lost = {"name": name, "why": why, "samplers/lost": len(self._pool.lost)}
+            self._record("sampler_lost", lost)
             self._losses_in_a_row += 1
             if self._losses_in_a_row > _MAX_LOSSES:
                 raise RunFailedError(
@@ -257,6 +266,8 @@ class Run:
                 if self._tally.worker_restarts > _MAX_LOSSES * self._config.rollout.workers:
                     raise RunFailedError(f"rollout workers keep dying: {error}") from error
                 self._progress.note(f"worker {index} died; its groups are counted as lost work")
+                lost = {"name": f"worker-{index}", "workers/restarts": self._tally.worker_restarts}
+                self._record("worker_lost", lost)
                 await self._topology.replace_worker(index, self._pool.live)
 
     async def _evaluate(self, label: str) -> dict[str, Any]:
@@ -266,7 +277,7 @@ class Run:
             *(worker.evaluate(i, shares) for i, worker in enumerate(self._topology.workers))
         )
         result = score([episode for part in parts for episode in part])
-        self._directory.log({"kind": "eval", "version": self._version, **result})
+        self._record("eval", {"version": self._version, **result})
         self._progress.evaluated(label, result)
         return result
 
@@ -290,12 +301,12 @@ class Run:
         self, batch: Batch[Any], metrics: dict[str, float], lags: list[int], publish_s: float
     ) -> None:
         self._losses_in_a_row = 0
-        ledger = await self._topology.buffer.ledger()
-        record = {
-            "kind": "step",
+        ledger, slots = await asyncio.gather(
+            self._topology.buffer.ledger(), self._topology.buffer.gauges()
+        )
+        values = {
             "step": self._tally.steps,
             "version": self._version,
-            "time": time.time(),
             **metrics,
             "lag/max": max(lags),
             "lag/mean": sum(lags) / len(lags),
@@ -306,9 +317,16 @@ class Run:
             "tokens/consumed": ledger.consumed,
             "tokens/discarded": dict(ledger.discarded),
             "tokens/waiting": ledger.waiting,
+            **{f"slots/{state}": count for state, count in slots.items() if state != "version"},
         }
+        self._record("step", values)
+        self._progress.step(values, self._config.train.steps)
+
+    def _record(self, kind: str, values: Mapping[str, Any]) -> None:
+        """The one way of a number into `metrics.jsonl` and to the exporter."""
+        record = {"kind": kind, "time": time.time(), **values}
         self._directory.log(record)
-        self._progress.step(record, self._config.train.steps)
+        self._metrics.observe(record)
 
     async def _shutdown(self) -> None:
         self._progress.phase("shutting down")

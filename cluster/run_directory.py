@@ -5,13 +5,25 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wfr.config import Config
 
-CONTENT = ("config.json", "metrics.jsonl", "summary.json", "journal", "checkpoints", "logs", "base")
+TARGETS = "prometheus.json"
+"""Tells Prometheus where a live run is scraped; only there while it has an exporter."""
+
+CONTENT = (
+    "config.json",
+    "metrics.jsonl",
+    TARGETS,
+    "summary.json",
+    "journal",
+    "checkpoints",
+    "logs",
+    "base",
+)
 
 
 class RunDirectory:
@@ -43,7 +55,7 @@ class RunDirectory:
         self._metrics.write(json.dumps(record, allow_nan=True) + "\n")
         self._metrics.flush()
 
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+    def write_json(self, name: str, content: Mapping[str, Any] | Sequence[Any]) -> None:
         """Write a file that appears whole or not at all."""
         temporary = self.path / f".{name}.tmp-{os.getpid()}"
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

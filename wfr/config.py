@@ -368,6 +368,8 @@ class MetricsConfig(_Section):
 
     port: int | None = Field(None, ge=0, le=65535)
     """Port of the Prometheus exporter on the driver; none: no exporter; 0: any free port."""
+    host: str = "127.0.0.1"
+    """Address that the exporter listens on; 0.0.0.0: all of the driver's machine."""
 
 
 class Config(_Section):
