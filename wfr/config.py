@@ -309,10 +309,13 @@ class ObjectiveConfig(_Section):
 class WarmstartConfig(_Section):
     """Supervised start of the tiny director on scripted demonstrations."""
 
-    steps: int = Field(1500, ge=0)
+    steps: int = Field(800, ge=0)
     batch: int = Field(32, ge=1)
+    """Demonstrations per step."""
     lr: float = Field(3e-3, gt=0)
-    threads: int = Field(2, ge=1)
+    """Peak learning rate of a cosine schedule."""
+    threads: int = Field(1, ge=1)
+    """CPU threads; more than there are idle cores slow it down many times over."""
     world_every: int = Field(8, ge=1)
     """A new random world is drawn every so many steps."""
 

@@ -20,7 +20,7 @@ GOOD_SHARE: Mapping[str, float] = {
     "hop1": 0.9,
     "hop2": 0.65,
     "hop3": 0.27,
-    "comparison": 0.25,
+    "comparison": 0.3,
     "arithmetic": 0.25,
     "misleading": 0.35,
 }
@@ -29,7 +29,7 @@ WEIGHT: Mapping[str, float] = {
     "hop1": 0.7,
     "hop2": 1.0,
     "hop3": 1.5,
-    "comparison": 1.2,
+    "comparison": 1.8,
     "arithmetic": 1.2,
     "misleading": 1.2,
 }
