@@ -1,6 +1,6 @@
-"""Write the table of every configuration key into `configuration.md`.
+"""Write the tables of configuration keys and of metrics into the pages that hold them.
 
-Run it after a change of `wfr/config.py`; a test compares the two:
+Run it after a change of `wfr/config.py` or `wfr/metric_declarations.py`; a test compares the two:
 
     python docs/reference.py
 """
@@ -9,23 +9,43 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from wfr.config import Config
+from wfr.metric_declarations import METRICS
 
-PAGE = Path(__file__).with_name("configuration.md")
-MARK = "<!-- Written by docs/reference.py from wfr/config.py: below this line, do not edit. -->\n"
+DOCS = Path(__file__).parent
+BEGIN = "<!-- Written by docs/reference.py from {}: do not edit. -->\n"
+END = "<!-- End of what docs/reference.py writes. -->\n"
 
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
-def reference() -> str:
-    """The page with a fresh table."""
-    kept, mark, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
-    assert mark, f"{PAGE} has lost its mark"
-    return kept + MARK + "\n" + "\n".join(_sections()) + "\n"
+def pages() -> dict[Path, str]:
+    """Every page with tables, and what it should hold."""
+    return {
+        DOCS / "configuration.md": _filled("configuration.md", "wfr/config.py", _sections()),
+        DOCS / "operations.md": _filled(
+            "operations.md", "wfr/metric_declarations.py", _metric_rows()
+        ),
+    }
+
+
+def _filled(page: str, source: str, lines: Iterable[str]) -> str:
+    """The page with fresh lines between its marks."""
+    before, begin, rest = (DOCS / page).read_text(encoding="utf-8").partition(BEGIN.format(source))
+    _, end, after = rest.partition(END)
+    assert all((begin, end)), f"{page} has lost its marks"
+    return before + begin + "\n" + "\n".join(lines).rstrip() + "\n\n" + end + after
+
+
+def _metric_rows() -> Iterator[str]:
+    yield "| metric | type | label | meaning |\n|---|---|---|---|"
+    for metric in METRICS:
+        label = f"`{metric.label}`" if metric.label else ""
+        yield f"| `{metric.name}` | {metric.kind} | {label} | {metric.help} |"
 
 
 def _sections() -> Iterator[str]:
@@ -74,4 +94,5 @@ def _yaml(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(reference(), encoding="utf-8")
+    for page, text in pages().items():
+        page.write_text(text, encoding="utf-8")

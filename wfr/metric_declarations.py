@@ -1,0 +1,243 @@
+"""The metrics of a run, each declared once: name, type, unit, label, help, and where it comes from.
+
+A run writes records (steps, evaluations, lost processes) to `metrics.jsonl`; `wfr.metrics` turns
+the same records into Prometheus metrics. Names follow Prometheus' conventions: base units as the
+suffix, `_total` behind counters, shares between 0 and 1 as `_ratio`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+_LAGS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        name: as Prometheus shows it; ends with the unit, and `_total` for a counter.
+        kind: counters are fed their cumulative value, gauges their current one, histograms single
+            observations or a mapping from observation to count.
+        unit: base unit; empty for numbers without one.
+        help: what it says, for a person.
+        record: kind of the records that carry it.
+        source: the record's key; where each label value has a key of its own, label value → key. A
+            mapping under a single key is read as label value → number.
+        label: name of the label, if there is one.
+        buckets: upper bounds of a histogram, in `unit`.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    unit: str
+    help: str
+    record: str
+    source: str | Mapping[str, str]
+    label: str = ""
+    buckets: tuple[float, ...] = ()
+
+    def readings(self, record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+        """Label value (or observation; empty if neither) and number of all that is in `record`."""
+        if not isinstance(self.source, str):
+            keys = self.source.items()
+            yield from ((label, record[key]) for label, key in keys if key in record)
+            return
+        value = record.get(self.source)
+        if isinstance(value, Mapping):
+            yield from ((str(key), number) for key, number in value.items())
+        elif value is not None:
+            yield "", value
+
+
+def _step(
+    kind: Literal["counter", "gauge"],
+    name: str,
+    unit: str,
+    source: str | dict[str, str],
+    help_: str,
+    label: str = "",
+) -> Metric:
+    keys = source if isinstance(source, str) else types.MappingProxyType(source)
+    return Metric(name, kind, unit, help_, "step", keys, label)
+
+
+def _eval(name: str, unit: str, source: str, help_: str, label: str = "") -> Metric:
+    return Metric(name, "gauge", unit, help_, "eval", source, label)
+
+
+METRICS: tuple[Metric, ...] = (
+    # progress
+    _step("counter", "wfr_optimizer_steps_total", "steps", "step", "Steps that are published."),
+    _step("gauge", "wfr_policy_version", "", "version", "Weight version in force in all samplers."),
+    _step(
+        "gauge",
+        "wfr_last_step_timestamp_seconds",
+        "seconds",
+        "time",
+        "Unix time of the last step; an old one means that the run does not advance.",
+    ),
+    # tokens: generated = consumed + waiting + the sum of discarded
+    _step(
+        "counter",
+        "wfr_generated_tokens_total",
+        "tokens",
+        "tokens/generated",
+        "Policy tokens that the rollout workers reported.",
+    ),
+    _step(
+        "counter",
+        "wfr_consumed_tokens_total",
+        "tokens",
+        "tokens/consumed",
+        "Policy tokens trained on in a published step.",
+    ),
+    _step(
+        "counter",
+        "wfr_discarded_tokens_total",
+        "tokens",
+        "tokens/discarded",
+        "Policy tokens thrown away, by reason; no series before the first.",
+        label="reason",
+    ),
+    _step(
+        "gauge",
+        "wfr_waiting_tokens",
+        "tokens",
+        "tokens/waiting",
+        "Policy tokens of groups that are finished or taken.",
+    ),
+    # staleness and the buffer
+    Metric(
+        "wfr_group_lag_steps",
+        "histogram",
+        "steps",
+        "Optimizer steps between a group's oldest token and the step that trained on it.",
+        "step",
+        "lag/histogram",
+        buckets=_LAGS,
+    ),
+    _step(
+        "gauge",
+        "wfr_buffer_slots",
+        "slots",
+        {state: f"slots/{state}" for state in ("free", "in_flight", "finished", "taken")},
+        "Slots of the replay buffer after the last step, by the state of the group in them.",
+        label="state",
+    ),
+    # time
+    Metric(
+        "wfr_learner_step_seconds",
+        "histogram",
+        "seconds",
+        "Time of one learner step: all minibatches of one batch.",
+        "step",
+        "learner/step_seconds",
+        buckets=_SECONDS,
+    ),
+    Metric(
+        "wfr_publish_seconds",
+        "histogram",
+        "seconds",
+        "Time to bring new weights into every sampler, replacements included.",
+        "step",
+        "publish/seconds",
+        buckets=_SECONDS,
+    ),
+    _step(
+        "counter",
+        "wfr_learner_wait_seconds_total",
+        "seconds",
+        "wait/learner_seconds",
+        "Time that the learner has waited for batches.",
+    ),
+    # results
+    _step("gauge", "wfr_train_reward", "", "reward/mean", "Mean reward of the last batch."),
+    _step(
+        "gauge",
+        "wfr_train_exact_match_ratio",
+        "ratio",
+        "reward/correct",
+        "Share of the last batch's episodes with the right answer.",
+    ),
+    _eval("wfr_eval_version", "", "version", "Weight version that was evaluated last."),
+    _eval("wfr_eval_reward", "", "reward", "Mean reward on held-out tasks."),
+    _eval("wfr_eval_exact_match_ratio", "ratio", "em", "Share of held-out tasks answered right."),
+    _eval(
+        "wfr_eval_skill_exact_match_ratio",
+        "ratio",
+        "skills",
+        "Share of held-out tasks answered right, by skill.",
+        label="skill",
+    ),
+    # optimisation, all of the last step
+    _step(
+        "gauge",
+        "wfr_gradient_norm",
+        "",
+        "learner/grad_norm",
+        "Norm of the gradient before clipping.",
+    ),
+    _step("gauge", "wfr_entropy_nats", "nats", "entropy", "Mean entropy per policy token."),
+    _step(
+        "gauge",
+        "wfr_importance_ratio",
+        "ratio",
+        {"mean": "ratio", "min": "ratio_min", "max": "ratio_max"},
+        "Importance ratio per unit of the objective, before clipping.",
+        label="statistic",
+    ),
+    _step(
+        "gauge",
+        "wfr_clipped_units_ratio",
+        "ratio",
+        {side: f"clip_fraction_{side}" for side in ("low", "high", "dual")},
+        "Share of units whose ratio was clipped, by bound.",
+        label="bound",
+    ),
+    _step(
+        "gauge",
+        "wfr_kl_nats",
+        "nats",
+        {policy: f"kl_{policy}" for policy in ("proximal", "behaviour", "reference")},
+        "KL divergence per policy token from another policy (k3 estimator).",
+        label="policy",
+    ),
+    _step(
+        "gauge",
+        "wfr_correction_weight",
+        "",
+        {"mean": "correction", "min": "correction_min", "max": "correction_max"},
+        "Weight of a stale behaviour policy per unit, before it is bounded.",
+        label="statistic",
+    ),
+    _step(
+        "gauge",
+        "wfr_bounded_corrections_ratio",
+        "ratio",
+        "correction_fraction",
+        "Share of units whose correction weight was truncated or masked.",
+    ),
+    # lost processes
+    Metric(
+        "wfr_sampler_losses_total",
+        "counter",
+        "losses",
+        "Samplers that died or were taken out after a failed weight update.",
+        "sampler_lost",
+        "samplers/lost",
+    ),
+    Metric(
+        "wfr_worker_restarts_total",
+        "counter",
+        "restarts",
+        "Rollout workers that died and were started again.",
+        "worker_lost",
+        "workers/restarts",
+    ),
+)
