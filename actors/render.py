@@ -39,7 +39,7 @@ class Renderer:
     def observation(self, messages: Sequence[Message], *, ended_by_eos: bool) -> list[int]:
         """Token ids between two turns: the end of the last one, the messages, the next opening."""
         before = [Message("user", "u"), Message("assistant", _MARK)]
-        _, mark, after = self._template([*before, *messages]).rpartition(_MARK)
+        _, mark, after = self._template([*before, *messages]).partition(_MARK)
         assert mark, "the chat template dropped the assistant's text"
         if ended_by_eos:
             after = after.removeprefix(self._eos)

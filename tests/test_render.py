@@ -91,9 +91,9 @@ def conversation(question, exchanges):
     return messages
 
 
-words = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="\u2063"), min_size=1, max_size=30
-).filter(lambda text: "<|" not in text)
+words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30).filter(
+    lambda text: "<|" not in text
+)
 exchanges = st.lists(
     st.tuples(
         words.map(lambda text: f"<think>{text}</think><tool>Search: x</tool>"),
@@ -133,6 +133,13 @@ def test_qwen_observation(qwen, eos):
         "<|im_start|>assistant\n"
     )
     assert (tokens[0] == qwen.eos_id) != eos
+
+
+def test_an_observation_may_hold_any_text(qwen):
+    """Even what the renderer itself looks for."""
+    mark = "\u2063wfr\u2063"
+    tokens = qwen.observation([Message("tool", f"a {mark} b {mark} c")], ended_by_eos=True)
+    assert f"<tool_response>\na {mark} b {mark} c\n</tool_response>" in decode(qwen, tokens)
 
 
 def test_several_messages_between_two_turns(qwen):

@@ -305,12 +305,21 @@ def test_retries_count_as_failures():
     assert isinstance(error, RepeatedFailureError)
 
 
-def test_an_evaluation_that_only_fails_stops_and_leaves_nothing_running():
+class Hanging(FakeEnvironment):
+    async def step(self, text, finish_reason):
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_error_ends_the_other_episodes_too(training):
+    environments = [FakeEnvironment(KeyError("x")), FakeEnvironment(KeyError("x"))]
+    environments += [Hanging() for _ in HELD_OUT]
+    rollout = {"group_size": 5, "max_episode_failures": 2}
+
     async def main():
-        broken = (FakeEnvironment(KeyError("x")) for _ in range(2))
-        rollout = {"max_episode_failures": 2}
+        player = worker(FakeSampler(two_turns), environments, rollout=rollout)
         with pytest.raises(RepeatedFailureError):
-            await worker(FakeSampler(two_turns), broken, rollout=rollout).evaluate()
+            await (player.run(Buffer()) if training else player.evaluate())
         await nothing_left()
 
     asyncio.run(main())
@@ -345,6 +354,19 @@ def test_a_sampler_dies_and_its_episodes_move_with_their_token_ids():
     moved = other.requests[-1].tokens
     assert list(moved) == trajectories[0].tokens[: len(moved)].tolist()
     assert buffer.ledger().generated == dying.emitted + other.emitted == 4 * TOKENS
+
+
+def test_an_episode_that_has_ended_is_no_load():
+    samplers = {"a": FakeSampler(two_turns), "b": FakeSampler(two_turns)}
+    player = worker()
+
+    async def main():
+        player.update_samplers(samplers)
+        for share in range(5):  # one episode after the other
+            assert len(await player.evaluate(share, 5)) == 1
+
+    asyncio.run(main())
+    assert [len(sampler.requests) for sampler in samplers.values()] == [10, 0]
 
 
 def test_without_samplers_the_worker_waits_for_one():
