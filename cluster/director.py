@@ -18,7 +18,7 @@ async def prepare_director(config: Config, base: Path, progress: Progress) -> Pa
         return Path(config.model.path).resolve()
     environment = {"OMP_NUM_THREADS": str(config.warmstart.threads), "HF_HUB_OFFLINE": "1"}
     options = {"num_cpus": 0, "max_concurrency": 2, "runtime_env": {"env_vars": environment}}
-    warmstart = host(HostedWarmstart, options=options)
+    warmstart = host(HostedWarmstart, str(base.parent), options=options)
     result = await _followed(warmstart, config, base, progress)
     progress.note(f"warm start: {result}")
     warmstart.kill()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
 from wfr.protocols import PeerLostError
 
@@ -35,18 +35,13 @@ class Remote:
                 return await method.remote(*args, **kwargs)
             except RayActorError as error:
                 raise PeerLostError(str(error)) from error
+            except RayTaskError as error:
+                raise (error.cause or error) from error
 
         return call
 
     def __reduce__(self) -> tuple[type[Remote], tuple[Any]]:
         return Remote, (self.handle,)
-
-    def call(self, name: str, *args: Any, timeout_s: float | None = None) -> Any:
-        """Call a method and block for its result: for code that has no event loop."""
-        try:
-            return ray.get(getattr(self.handle, name).remote(*args), timeout=timeout_s)
-        except RayActorError as error:
-            raise PeerLostError(str(error)) from error
 
     def kill(self) -> None:
         """End the hosting process at once."""

@@ -5,15 +5,60 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import ray
 
 from actors.render import Renderer
+from actors.sampler import Sampler
 from actors.worker import RolloutWorker
+from cluster.logs import redirect
+from cluster.weights import RemoteSamplers
 from wfr.buffer import GroupMeta, ReplayBuffer
 from wfr.config import Config
 from wfr.environments.registry import make_factory
 from wfr.journal import Journal
+from wfr.protocols import TransferGroup
 from wfr.tasks.registry import make_source
+
+
+class HostedSampler(Sampler):
+    """A sampler that logs to the run directory."""
+
+    def __init__(self, config: Config, name: str, *, run_dir: str, **settings: Any) -> None:
+        """Start the engine; `settings` are those of `Sampler`."""
+        redirect(Path(run_dir) / "logs", name)
+        super().__init__(config, **settings)
+
+
+class HostedLearner:
+    """A learner rank; its heavy imports happen in its own process only."""
+
+    def __init__(self, config: Config, *, run_dir: str, rank: int, **settings: Any) -> None:
+        """Load the director; `settings` are those of `learner.learner.Learner`."""
+        redirect(Path(run_dir) / "logs", f"learner-{rank}")
+        from learner.learner import Learner
+
+        self._learner = Learner(config, rank=rank, **settings)
+
+    def step(self, version: int, *batches: pa.RecordBatch) -> dict[str, float]:
+        """Train on one batch."""
+        return self._learner.step(version, *batches)
+
+    def connect(self, group: TransferGroup, client: RemoteSamplers) -> None:
+        """(Re)build the weight-transfer group."""
+        self._learner.connect(group, client)
+
+    def publish(self) -> int:
+        """Send the current weights to every sampler; returns their version."""
+        return self._learner.publish()
+
+    def save(self, target: str, state: dict[str, Any]) -> None:
+        """Write a checkpoint."""
+        self._learner.save(target, state)
+
+    def close(self) -> None:
+        """Leave the gang."""
+        self._learner.close()
 
 
 class HostedWorker(RolloutWorker):
@@ -24,14 +69,14 @@ class HostedWorker(RolloutWorker):
         config: Config,
         name: str,
         *,
-        journal_name: str,
         model_path: str,
         run_dir: str,
     ) -> None:
         """Build tasks, environments and tokenizer."""
+        redirect(Path(run_dir) / "logs", name)
         source = make_source(config)
         self._factory = make_factory(config, source)
-        self._journal_files = Journal(Path(run_dir) / "journal" / journal_name)
+        self._journal_files = Journal(Path(run_dir) / "journal" / name)
         super().__init__(
             config,
             name,
@@ -63,8 +108,9 @@ class HostedBuffer(ReplayBuffer[tuple[Any]]):
 class HostedWarmstart:
     """The supervised start of the tiny director, in a process with its own threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, run_dir: str) -> None:
         """Start idle."""
+        redirect(Path(run_dir) / "logs", "warmstart")
         self._done = (0, float("nan"))
 
     def run(self, config: Config, out_dir: str) -> Any:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from actors.worker import EpisodeResult
 from cluster.progress import Progress
 from cluster.run_directory import RunDirectory
-from cluster.samplers import SamplerPool
+from cluster.samplers import SamplerPool, first_line
 from cluster.usage import IdleMeter, MemoryMeter
 from wfr.buffer import Batch, BufferClosedError
 from wfr.config import Config
@@ -97,7 +97,8 @@ class Run:
             outcome = await self._phases()
         except PeerLostError as error:
             raise RunFailedError(
-                f"a process that the run cannot replace (learner or buffer) has died: {error}"
+                f"a process that the run cannot replace (learner or buffer) has died: "
+                f"{first_line(error)} See {self._directory.path / 'logs'}."
             ) from error
         finally:
             meter.cancel()
@@ -202,7 +203,8 @@ class Run:
                     await self._send()
                     return
                 except PublishError as error:
-                    self._progress.note(f"publishing failed, replacing the samplers: {error}")
+                    why = first_line(error)
+                    self._progress.note(f"publishing failed, replacing the samplers: {why}")
                     for name in self._pool.live:
                         self._pool.lose(name, "was part of a failed weight update")
             await self._pool.whole.wait()
@@ -248,7 +250,7 @@ class Run:
                 await self._join()
         except PublishError as error:
             for name in self._pool.live:
-                self._pool.lose(name, f"could not join: {error}")
+                self._pool.lose(name, f"could not join: {first_line(error)}")
 
     def _keep_workers(self) -> Iterable[Coroutine[Any, Any, None]]:
         return [self._keep_worker(index) for index in range(self._config.rollout.workers)]
@@ -264,7 +266,9 @@ class Run:
             except PeerLostError as error:
                 self._tally.worker_restarts += 1
                 if self._tally.worker_restarts > _MAX_LOSSES * self._config.rollout.workers:
-                    raise RunFailedError(f"rollout workers keep dying: {error}") from error
+                    raise RunFailedError(
+                        f"rollout workers keep dying: {first_line(error)}"
+                    ) from error
                 self._progress.note(f"worker {index} died; its groups are counted as lost work")
                 lost = {"name": f"worker-{index}", "workers/restarts": self._tally.worker_restarts}
                 self._record("worker_lost", lost)

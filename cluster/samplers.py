@@ -80,11 +80,12 @@ class SamplerPool:
             await sampler.watch()
         except PeerLostError as error:
             # From a callback, because `lose` cancels this very task.
-            asyncio.get_running_loop().call_soon(self.lose, name, _first_line(error))
+            asyncio.get_running_loop().call_soon(self.lose, name, first_line(error))
 
 
 _SHUTDOWN_S = 15.0
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What is wrong, without Ray's paragraphs about it."""
     return str(error).strip().partition("\n")[0]

@@ -15,14 +15,15 @@ from typing import Any
 
 import ray
 
-from actors.sampler import Sampler, transfer_backend
+from actors.sampler import transfer_backend
 from cluster.director import prepare_director
 from cluster.ports import free_port
 from cluster.progress import Progress
 from cluster.remote import Remote, host
-from cluster.roles import HostedBuffer, HostedWorker
+from cluster.roles import HostedBuffer, HostedLearner, HostedSampler, HostedWorker
 from cluster.weights import RemoteSamplers
 from wfr.config import Config
+from wfr.protocols import TransferGroup
 
 
 class Topology:
@@ -36,6 +37,7 @@ class Topology:
         self._device = "cuda" if resources.get("GPU", 0) >= 1 else "cpu"
         self._address = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
         self._worker_starts = 0
+        self._worker_names: dict[int, str] = {}
         self.model_path = ""
         self.warmstart_seconds = 0.0
         self.workers: list[Remote] = []
@@ -53,7 +55,15 @@ class Topology:
         """Bring up one engine and warm it; it still has the director's first weights."""
         settings = self._config.sampler
         options = self._options(gpus=settings.tensor_parallel, threads=settings.threads)
-        sampler = host(Sampler, self._config, self.model_path, self._device, options=options)
+        sampler = host(
+            HostedSampler,
+            self._config,
+            name,
+            run_dir=str(self._run_dir),
+            model_path=self.model_path,
+            device=self._device,
+            options=options,
+        )
         await sampler.warm_up(_WARM_UP_TOKENS)
         return sampler
 
@@ -76,8 +86,6 @@ class Topology:
 
     async def connect(self, samplers: Sequence[Remote]) -> None:
         """(Re)build the weight-transfer group between learner rank 0 and `samplers`."""
-        from learner.publisher import TransferGroup
-
         each = self._config.sampler.tensor_parallel
         timeout_s = self._config.sampler.update_timeout_s
         group = TransferGroup(
@@ -98,7 +106,7 @@ class Topology:
 
     async def replace_worker(self, index: int, samplers: Mapping[str, Remote]) -> None:
         """Free what a dead worker held in the buffer and start another in its place."""
-        await self.buffer.requeue(f"worker-{index}")
+        await self.buffer.requeue(self._worker_names[index])
         self.workers[index] = self._start_worker(index)
         await self.workers[index].update_samplers(dict(samplers))
 
@@ -110,25 +118,25 @@ class Topology:
                 await asyncio.gather(*closing, return_exceptions=True)
 
     def _start_worker(self, index: int) -> Remote:
+        name = f"worker-{self._worker_starts}"
         self._worker_starts += 1
+        self._worker_names[index] = name
         return host(
             HostedWorker,
             self._config,
-            f"worker-{index}",
-            journal_name=f"worker-{index}-{self._worker_starts}",
+            name,
             model_path=self.model_path,
             run_dir=str(self._run_dir),
             options=self._options(max_concurrency=10_000),
         )
 
     def _start_rank(self, rank: int, meeting: str) -> Remote:
-        from learner.learner import Learner
-
         return host(
-            Learner,
+            HostedLearner,
             self._config,
-            self.model_path,
+            run_dir=str(self._run_dir),
             rank=rank,
+            model_path=self.model_path,
             init_method=meeting,
             options=self._options(gpus=1, threads=self._config.learner.threads),
         )

@@ -23,10 +23,10 @@ from learner.metric_sums import MetricSums
 from learner.objectives import policy_loss
 from learner.packing import PackedBatch, Row, denominators, pack, plan
 from learner.policy import Policy
-from learner.publisher import EngineSource, Publisher, SamplersClient, TransferGroup
+from learner.publisher import EngineSource, Publisher, SamplersClient
 from wfr.advantage import group_advantage
 from wfr.config import Config
-from wfr.protocols import PeerLostError, PublishError
+from wfr.protocols import PeerLostError, PublishError, TransferGroup
 from wfr.schema import from_batch
 from wfr.trajectory import Group
 

@@ -27,6 +27,7 @@ from vllm.distributed.weight_transfer.base import (
 )
 
 from wfr.buckets import STORE_PREFIX, TensorSpec, buckets
+from wfr.protocols import TransferGroup
 
 if TYPE_CHECKING:
     from learner.engine import Engine
@@ -37,18 +38,6 @@ class SamplersClient(VLLMWeightSyncClient, Protocol):
 
     version: int
     """What `finish_weight_update` labels the received weights with."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class TransferGroup:
-    """Where trainer and samplers meet: rank 0 is the trainer, each sampler worker one more."""
-
-    backend: str
-    host: str
-    port: int
-    world_size: int
-    bucket_bytes: int
-    timeout_s: float
 
 
 class EngineSource(WeightSource):

@@ -174,6 +174,20 @@ def test_a_dead_workers_groups_are_lost_and_may_come_in_late():
     assert (ledger.discarded, ledger.groups_dropped) == ({"late": 7}, {"worker_lost": 1})
 
 
+def test_a_slot_is_not_given_to_a_dead_worker_that_still_waits_for_one():
+    async def main():
+        buffer = ReplayBuffer(max_lag=0, groups_per_batch=1)
+        await buffer.admit("dead")
+        waiting = asyncio.create_task(buffer.admit("dead"))
+        await asyncio.sleep(0)
+        await buffer.requeue("dead")
+        with pytest.raises(BufferClosedError, match="dead"):
+            await waiting
+        return await admit_all(buffer)
+
+    assert run(main()) == [1]
+
+
 def test_abandoned_groups_are_booked_under_their_reason():
     async def main():
         buffer = ReplayBuffer(max_lag=0, groups_per_batch=1)
@@ -331,6 +345,7 @@ class Model(RuleBasedStateMachine):
         self.buffer = ReplayBuffer(max_lag, size, window)
         self.version = 0
         self.live = {}  # id -> (admitted version, finished?)
+        self.deaths = Counter()
         self.out = []
 
     def do(self, awaitable):
@@ -343,6 +358,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from("ab"))
     def admit(self, worker):
+        worker += str(self.deaths[worker])
         admission = self.do(self.buffer.admit(worker))
         used = len(self.live) + len(self.out) * self.size
         assert (admission is None) == (used == (self.max_lag + 1) * self.size)
@@ -371,6 +387,8 @@ class Model(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from("ab"))
     def worker_dies(self, worker):
+        self.deaths[worker] += 1
+        worker += str(self.deaths[worker] - 1)
         lost = [i for i, group in self.live.items() if group[2] == worker and not group[1]]
         assert self.do(self.buffer.requeue(worker)) == len(lost)
         for group_id in lost:

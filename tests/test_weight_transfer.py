@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from wfr.config import TinyModelConfig, parse_config
-from wfr.protocols import SamplingRequest
+from wfr.protocols import SamplingRequest, TransferGroup
 
 pytestmark = pytest.mark.engine
 
@@ -60,7 +60,7 @@ def rig(director):
     """A running sampler, its event loop in a thread, and a publisher connected to it."""
     from actors.sampler import Sampler
     from cluster.ports import free_port
-    from learner.publisher import Publisher, TransferGroup
+    from learner.publisher import Publisher
 
     path, models = director
     config = parse_config({"model": {"max_length": 1024}, "sampler": {"max_num_seqs": 16}})

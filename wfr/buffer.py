@@ -126,6 +126,7 @@ class ReplayBuffer(Generic[Ref]):
         self._live: dict[int, _Live[Ref]] = {}
         self._out: dict[int, Batch[Ref]] = {}
         self._lost: set[int] = set()
+        self._gone: set[str] = set()
         self._ledger = Ledger()
         self._paused = False
         self._closed = False
@@ -136,7 +137,11 @@ class ReplayBuffer(Generic[Ref]):
     async def admit(self, worker: str) -> Admission:
         """Wait for a free slot (and for the end of a pause) and take it; ids rise."""
         async with self._changed:
-            await self._until(lambda: self._free_slots > 0 and not self._paused)
+            await self._until(
+                lambda: worker in self._gone or (self._free_slots > 0 and not self._paused)
+            )
+            if worker in self._gone:
+                raise BufferClosedError(f"worker {worker!r} was declared dead")
             group_id = self._next_id
             self._next_id += 1
             self._live[group_id] = _Live(self._version, worker)
@@ -175,8 +180,13 @@ class ReplayBuffer(Generic[Ref]):
             return True
 
     async def requeue(self, worker: str) -> int:
-        """A worker died: free its slots; returns the count of groups lost with it."""
+        """A worker died: free its slots; returns the count of groups lost with it.
+
+        A request of its that still waits for a slot is refused, because nobody would use the slot:
+        the worker's successor needs another name.
+        """
         async with self._changed:
+            self._gone.add(worker)
             lost = [i for i, g in self._live.items() if g.worker == worker and g.entry is None]
             for group_id in lost:
                 self._drop(group_id, "worker_lost")

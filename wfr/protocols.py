@@ -52,6 +52,18 @@ class Sample:
     finish_reason: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class TransferGroup:
+    """Where trainer and samplers meet: rank 0 is the trainer, each sampler worker one more."""
+
+    backend: str
+    host: str
+    port: int
+    world_size: int
+    bucket_bytes: int
+    timeout_s: float
+
+
 class SamplerLike(Protocol):
     """Something that samples; raises PeerLostError when it has died."""
 

@@ -1,0 +1,256 @@
+"""Whole runs through the command line: every real part, tiny numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+
+from wfr.journal import read_journal
+from wfr.schema import from_batch
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+CONFIG = """
+run: {name: run, dir: RUNS}
+model: {max_length: 512}
+tasks: {eval_tasks: 12}
+environment:
+  prompt: question
+  pool: [Search, Programmer]
+  max_turns: 4
+  max_response_tokens: 400
+  max_turn_tokens: 24
+  observation_chars: 300
+  search: {style: text}
+warmstart: {steps: 2, batch: 8}
+rollout: {group_size: 4}
+buffer: {max_lag: 2}
+objective: {kl_coef: 0.001, entropy_coef: 0.01}
+learner: {lr: 1.0e-4, max_tokens: 2048}
+train: {steps: 5, groups_per_batch: 4}
+"""
+
+
+class Process:
+    """A `wfr train` in its own process; `processes()` finds everything that it started."""
+
+    def __init__(self, directory, *overrides):
+        self.directory = directory
+        config = directory / "config.yaml"
+        config.write_text(CONFIG.replace("RUNS", str(directory)))
+        self.token = uuid.uuid4().hex
+        command = [sys.executable, "-m", "cluster.cli", "train", str(config)]
+        command += [part for override in overrides for part in ("--set", override)]
+        self.log = (directory / "log").open("w+")
+        self.process = subprocess.Popen(
+            command,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "WFR_TEST_TOKEN": self.token},
+        )
+
+    @property
+    def run(self):
+        return self.directory / "run"
+
+    def output(self):
+        self.log.flush()
+        return (self.directory / "log").read_text()
+
+    def only(self, name):
+        (found,) = self.processes(name)
+        return found
+
+    def steps(self):
+        path = self.run / "metrics.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [record for record in map(json.loads, lines) if record["kind"] == "step"]
+
+    def summary(self):
+        return json.loads((self.run / "summary.json").read_text())
+
+    def processes(self, name=""):
+        found = []
+        for process in psutil.process_iter():
+            try:
+                mine = process.environ().get("WFR_TEST_TOKEN") == self.token
+                if mine and name in " ".join(process.cmdline()):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def until_step(self, step, deadline_s=240):
+        end = time.monotonic() + deadline_s
+        while len(self.steps()) < step:
+            assert self.process.poll() is None, self.output()
+            assert time.monotonic() < end, self.output()
+            time.sleep(0.2)
+
+    def end(self, deadline_s=300):
+        try:
+            return self.process.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            pytest.fail("the run hangs:\n" + self.output())
+
+    def clean_up(self):
+        for process in self.processes():
+            process.kill()
+        self.process.wait(30)
+        self.log.close()
+
+
+@pytest.fixture
+def start(tmp_path):
+    started = []
+
+    def start(*overrides):
+        started.append(Process(tmp_path, *overrides))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.clean_up()
+
+
+@pytest.fixture(scope="module")
+def director(tmp_path_factory):
+    """A tiny director that knows nothing."""
+    from learner.tiny import build_model, build_tokenizer
+    from wfr.config import TinyModelConfig
+
+    path = tmp_path_factory.mktemp("director")
+    tokenizer = build_tokenizer()
+    tokenizer.save_pretrained(path)
+    build_model(TinyModelConfig(), len(tokenizer), 1).save_pretrained(path)
+    return path
+
+
+def _nothing_is_left(process, deadline_s=30):
+    """All processes of the run end; Ray's own need a moment to notice."""
+    _, alive = psutil.wait_procs(process.processes(), timeout=deadline_s)
+    return not alive or [p.cmdline() for p in alive]
+
+
+def _trajectories(run):
+    for directory in sorted((run / "journal").iterdir()):
+        reader = read_journal(directory)
+        for batch in reader:
+            yield from from_batch(batch).trajectories
+        assert reader.torn_bytes == 0
+
+
+def test_a_run_from_nothing_to_a_checkpoint(start):
+    process = start()
+    assert process.end() == 0, process.output()
+    summary = process.summary()
+    assert summary["status"] == "done"
+    assert summary["steps"] == 5
+    assert summary["max_lag_seen"] <= summary["max_lag"] == 2
+    assert {"em_before", "em_after", "wall_seconds", "skills_after"} <= summary.keys()
+    spent = summary["tokens_consumed"] + summary["tokens_waiting"]
+    assert summary["tokens_generated"] == spent + sum(summary["tokens_discarded"].values())
+    assert [record["version"] for record in process.steps()] == [1, 2, 3, 4, 5]
+
+    trajectories = list(_trajectories(process.run))
+    for trajectory in trajectories:
+        trajectory.check_valid()
+    assert sum(t.policy_tokens for t in trajectories) >= summary["tokens_generated"]
+    assert max(s.version for t in trajectories for s in t.version_spans) >= 1
+    assert json.loads((process.run / "config.json").read_text())["buffer"]["max_lag"] == 2
+    _checkpoint_loads(process.run / "checkpoints" / "5", process.run / "base")
+    assert _nothing_is_left(process) is True
+
+
+def _checkpoint_loads(checkpoint, base):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    assert AutoTokenizer.from_pretrained(checkpoint).chat_template
+    after = AutoModelForCausalLM.from_pretrained(checkpoint).state_dict()
+    before = AutoModelForCausalLM.from_pretrained(base).state_dict()
+    assert after.keys() == before.keys()
+    assert any(not torch.equal(after[name], before[name]) for name in after)
+
+
+def test_two_of_everything_on_hotpotqa(start, director):
+    """Two ranks under ZeRO-3, samplers and workers; synchronous GRPO in two minibatches."""
+    process = start(
+        f"model.path={director}",
+        *_benchmark("hotpotqa", "sample.json"),
+        "learner.ranks=2",
+        "learner.zero_stage=3",
+        "sampler.count=2",
+        "rollout.workers=2",
+        "objective.preset=grpo",
+        "buffer.max_lag=0",
+        "learner.minibatches=2",
+        "train.steps=2",
+    )
+    assert process.end() == 0, process.output()
+    summary = process.summary()
+    assert summary["max_lag_seen"] == 0
+    assert summary["eval_tasks"] > 0
+    assert all(record["lag/max"] == 0 for record in process.steps())
+    assert len(list((process.run / "journal").iterdir())) == 2
+    for trajectory in _trajectories(process.run):
+        trajectory.check_valid()
+
+
+def test_killed_samplers_engines_and_workers_are_replaced(start, director):
+    process = start(f"model.path={director}", "train.steps=16")
+    process.until_step(2)
+    process.only("ray::HostedSampler").kill()
+    process.until_step(5)
+    process.only("ray::HostedWorker").kill()
+    process.until_step(9)
+    process.only("VLLM::EngineCore").kill()
+    assert process.end() == 0, process.output()
+    summary = process.summary()
+    assert summary["steps"] == 16
+    assert len(summary["samplers_lost"]) == 2
+    assert summary["worker_restarts"] == 1
+    assert summary["max_lag_seen"] <= 2
+    assert _nothing_is_left(process) is True
+
+
+def test_a_killed_learner_ends_the_run_with_the_reason(start, director):
+    process = start(f"model.path={director}", "train.steps=200")
+    process.until_step(1)
+    process.only("ray::HostedLearner").kill()
+    assert process.end() == 1
+    assert "has died" in process.output()
+    assert "Traceback" not in process.output()
+    assert _nothing_is_left(process) is True
+
+
+def test_ctrl_c_on_gsm8k_leaves_a_checkpoint_and_no_process(start, director):
+    process = start(
+        f"model.path={director}", *_benchmark("gsm8k", "sample.jsonl"), "train.steps=200"
+    )
+    process.until_step(2)
+    process.process.send_signal(signal.SIGINT)
+    assert process.end() == 0, process.output()
+    summary = process.summary()
+    assert summary["status"] == "stopped"
+    assert 2 <= summary["steps"] < 200
+    assert (process.run / "checkpoints" / str(summary["steps"]) / "model.safetensors").exists()
+    for trajectory in _trajectories(process.run):
+        trajectory.check_valid()
+    assert _nothing_is_left(process) is True
+
+
+def _benchmark(name, file):
+    """Overrides for real benchmark rows where they are at hand, else the embedded world."""
+    path = DATA / name / file
+    return (f"tasks.format={name}", f"tasks.path={path}") if path.exists() else ()
