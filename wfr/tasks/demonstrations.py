@@ -18,8 +18,8 @@ from wfr.trajectory import Message
 
 GOOD_SHARE: Mapping[str, float] = {
     "hop1": 0.9,
-    "hop2": 0.65,
-    "hop3": 0.27,
+    "hop2": 0.8,
+    "hop3": 0.35,
     "comparison": 0.3,
     "arithmetic": 0.25,
     "misleading": 0.35,
@@ -29,7 +29,7 @@ WEIGHT: Mapping[str, float] = {
     "hop1": 0.7,
     "hop2": 1.0,
     "hop3": 1.5,
-    "comparison": 1.8,
+    "comparison": 1.5,
     "arithmetic": 1.2,
     "misleading": 1.2,
 }
@@ -127,15 +127,15 @@ def _tell_comparison(
     if mistake == "first":
         script.answer(f"born {first['born']}", first["born"])
         return
-    second = script.search(f"born {first['born']} job {first['job']}", two, world[two])
+    second = script.search(f"born {first['born']} {first['job']}", two, world[two])
     pick = min if question.qualifier == "older" else max
     chosen = pick(first, second, key=lambda facts: int(facts["born"]))
     expression = f"{pick.__name__}({first['born']}, {second['born']})"
-    script.compute(f"born {second['born']} job {second['job']}", expression, chosen["born"])
+    script.compute(f"born {second['born']} {second['job']}", expression, chosen["born"])
     if mistake == "year":
         script.answer(f"born {chosen['born']}", chosen["born"])
     else:
-        script.answer(f"born {chosen['born']} job {chosen['job']}", chosen["job"])
+        script.answer(f"born {chosen['born']} {chosen['job']}", chosen["job"])
 
 
 def _tell_arithmetic(
