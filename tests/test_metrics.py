@@ -241,6 +241,14 @@ def test_unknown_keys_change_nothing(metrics, registry):
     assert exposition(registry) == before
 
 
+def test_a_null_counts_as_missing(metrics, registry):
+    metrics.observe({**EVAL, "em": None, "skills": {"hop1": None, "hop2": 0.5}})
+    samples = exposition(registry)
+    assert ("wfr_eval_exact_match_ratio",) not in samples
+    assert ("wfr_eval_skill_exact_match_ratio", "hop1") not in samples
+    assert samples["wfr_eval_skill_exact_match_ratio", "hop2"] == 0.5
+
+
 def test_an_evaluation_without_a_graded_task_is_no_number(metrics, registry):
     metrics.observe({**EVAL, "em": math.nan})
     assert math.isnan(exposition(registry)["wfr_eval_exact_match_ratio",])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -43,16 +43,19 @@ class Metric:
     buckets: tuple[float, ...] = ()
 
     def readings(self, record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-        """Label value (or observation; empty if neither) and number of all that is in `record`."""
+        """Label value (or observation; empty if neither) and number of all that is in `record`.
+
+        A null, which is how `metrics.jsonl` writes what is no number, counts as missing.
+        """
+        for key, number in self._entries(record):
+            if number is not None:
+                yield str(key), number
+
+    def _entries(self, record: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
         if not isinstance(self.source, str):
-            keys = self.source.items()
-            yield from ((label, record[key]) for label, key in keys if key in record)
-            return
+            return ((label, record.get(key)) for label, key in self.source.items())
         value = record.get(self.source)
-        if isinstance(value, Mapping):
-            yield from ((str(key), number) for key, number in value.items())
-        elif value is not None:
-            yield "", value
+        return value.items() if isinstance(value, Mapping) else [("", value)]
 
 
 def _step(
