@@ -48,8 +48,10 @@ def test_observations_are_what_the_operators_return(world):
             if call.operator == "Search":
                 text = index.search(call.argument, 1)[0].text
             else:
-                assert re.fullmatch(r"\d+ [-+] \d+|(min|max)\(\d+, \d+\)", call.argument)
-                text = str(eval(call.argument))
+                assert re.fullmatch(
+                    r"\d+ [-+] \d+|(min|max)\('\d+ \w+', '\d+ \w+'\)", call.argument
+                )
+                text = repr(eval(call.argument))
             assert observation.content == f"<info>{text}</info>"
 
 

@@ -19,7 +19,7 @@ from wfr.trajectory import Message
 GOOD_SHARE: Mapping[str, float] = {
     "hop1": 0.9,
     "hop2": 0.8,
-    "hop3": 0.35,
+    "hop3": 0.3,
     "comparison": 0.3,
     "arithmetic": 0.25,
     "misleading": 0.35,
@@ -84,7 +84,7 @@ class _Script:
         return found.facts
 
     def compute(self, thought: str, expression: str, result: str) -> None:
-        """Have the Programmer print the value of `expression`."""
+        """Have the Programmer show the value of `expression`."""
         self._call(thought, f"Programmer: {expression}", result)
 
     def answer(self, thought: str, answer: str) -> None:
@@ -127,15 +127,16 @@ def _tell_comparison(
     if mistake == "first":
         script.answer(f"born {first['born']}", first["born"])
         return
-    second = script.search(f"born {first['born']} {first['job']}", two, world[two])
+    one_read, two_read = (f"{facts['born']} {facts['job']}" for facts in (first, world[two].facts))
+    script.search(f"born {one_read}", two, world[two])
     pick = min if question.qualifier == "older" else max
-    chosen = pick(first, second, key=lambda facts: int(facts["born"]))
-    expression = f"{pick.__name__}({first['born']}, {second['born']})"
-    script.compute(f"born {second['born']} {second['job']}", expression, chosen["born"])
+    chosen = pick(one_read, two_read)
+    script.compute(f"born {two_read}", f"{pick.__name__}({one_read!r}, {two_read!r})", repr(chosen))
+    year, job = chosen.split()
     if mistake == "year":
-        script.answer(f"born {chosen['born']}", chosen["born"])
+        script.answer(f"born {year}", year)
     else:
-        script.answer(f"born {chosen['born']} {chosen['job']}", chosen["job"])
+        script.answer(f"job {job}", job)
 
 
 def _tell_arithmetic(
