@@ -175,10 +175,10 @@ class RolloutWorker:
                 trajectory = await self._play(task, key, limits)
             finally:
                 self._router.release(str(key))
-            self._failures.note(trajectory)
             attempt += 1
             retry = trajectory.stop_reason.is_transient
             if not retry or attempt > self._config.rollout.episode_retries:
+                self._failures.note(trajectory)
                 return trajectory
             wasted[trajectory.stop_reason.value] += trajectory.policy_tokens
 
@@ -207,24 +207,28 @@ _SAMPLER_WAIT_S = 300.0  # a new engine needs up to a minute on a small machine
 
 
 class _Failures:
-    """Counts world failures in a row that share one cause, whatever numbers its text holds."""
+    """Counts tasks in a row that the world failed for one cause, whatever numbers its text holds.
+
+    Siblings of one task count once: they fail together.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._cause: tuple[str, str] | None = None
-        self._count = 0
+        self._tasks: set[str] = set()
 
     def note(self, trajectory: Trajectory) -> None:
         if not trajectory.stop_reason.is_world_failure:
-            self._cause, self._count = None, 0
+            self._cause, self._tasks = None, set()
             return
         last_line = trajectory.error.strip().rpartition("\n")[2]
         cause = (trajectory.stop_reason.value, _NUMBER.sub("#", last_line))
-        self._count = self._count + 1 if cause == self._cause else 1
-        self._cause = cause
-        if self._count >= self._limit:
+        if cause != self._cause:
+            self._cause, self._tasks = cause, set()
+        self._tasks.add(trajectory.task_id)
+        if len(self._tasks) >= self._limit:
             raise RepeatedFailureError(
-                f"{self._count} episodes in a row failed with {cause[0]}: {last_line}\n"
+                f"{len(self._tasks)} tasks in a row failed with {cause[0]}: {last_line}\n"
                 f"The last one in full:\n{trajectory.error}\n"
                 "Nothing was scored. Mend the cause and start again, or raise "
                 "rollout.max_episode_failures if such failures are expected."

@@ -145,6 +145,9 @@ def _show(summary: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
         return
+    if "em_before" not in summary:
+        typer.echo(f"run {summary['name']}: stopped before it began to train")
+        return
     table = Table("", "before", "after", title=f"run {summary['name']}: {summary['status']}")
     table.add_row("exact match", f"{summary['em_before']:.3f}", f"{summary['em_after']:.3f}")
     for skill, after in summary["skills_after"].items():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import ray
@@ -20,6 +21,9 @@ from wfr.journal import Journal
 from wfr.protocols import TransferGroup
 from wfr.tasks.registry import make_source
 
+if TYPE_CHECKING:
+    from learner.learner import Learner
+
 
 class HostedSampler(Sampler):
     """A sampler that logs to the run directory."""
@@ -33,12 +37,20 @@ class HostedSampler(Sampler):
 class HostedLearner:
     """A learner rank; its heavy imports happen in its own process only."""
 
-    def __init__(self, config: Config, *, run_dir: str, rank: int, **settings: Any) -> None:
-        """Load the director; `settings` are those of `learner.learner.Learner`."""
+    _learner: Learner
+
+    def __init__(self, config: Config, *, run_dir: str, rank: int) -> None:
+        """Import what training needs; `load` does the rest."""
         redirect(Path(run_dir) / "logs", f"learner-{rank}")
+        importlib.import_module("learner.learner")
+        self._config = config
+        self._rank = rank
+
+    def load(self, model_path: str, init_method: str) -> None:
+        """Load the director and join the gang."""
         from learner.learner import Learner
 
-        self._learner = Learner(config, rank=rank, **settings)
+        self._learner = Learner(self._config, model_path, rank=self._rank, init_method=init_method)
 
     def step(self, version: int, *batches: pa.RecordBatch) -> dict[str, float]:
         """Train on one batch."""
@@ -112,6 +124,14 @@ class HostedWarmstart:
         """Start idle."""
         redirect(Path(run_dir) / "logs", "warmstart")
         self._done = (0, float("nan"))
+
+    def blank(self, config: Config, out_dir: str) -> None:
+        """Write the tiny director as it is before any training."""
+        from learner import tiny
+
+        tokenizer = tiny.build_tokenizer()
+        model = tiny.build_model(config.model.tiny, len(tokenizer), config.run.seed)
+        tiny.save(model, tokenizer, Path(out_dir))
 
     def run(self, config: Config, out_dir: str) -> Any:
         """Build and train; returns the result record."""

@@ -17,17 +17,18 @@ A slot is freed only when the step that used its group is in force in every samp
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import dataclasses
 import time
 from collections import Counter
-from collections.abc import Awaitable, Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from actors.worker import EpisodeResult
+from actors.worker import RepeatedFailureError
+from cluster.background import background
+from cluster.evaluation import score
 from cluster.progress import Progress
 from cluster.run_directory import RunDirectory
 from cluster.samplers import SamplerPool, first_line
+from cluster.summary import Tally, evaluations, tallied, tokens
 from cluster.usage import IdleMeter, MemoryMeter
 from wfr.buffer import Batch, BufferClosedError
 from wfr.config import Config
@@ -37,23 +38,15 @@ from wfr.protocols import PeerLostError, PublishError
 if TYPE_CHECKING:
     from cluster.topology import Topology
 
+T = TypeVar("T")
+
 
 class RunFailedError(RuntimeError):
     """The run cannot go on; the text says why and what to do."""
 
 
-@dataclasses.dataclass(slots=True)
-class Tally:
-    """What a run counts besides the buffer's ledger."""
-
-    steps: int = 0
-    max_lag_seen: int = 0
-    worker_restarts: int = 0
-    rl_seconds: float = 0.0
-    learner_wait_seconds: float = 0.0
-    learner_step_seconds: float = 0.0
-    publish_seconds: float = 0.0
-    idle_shares: list[float] = dataclasses.field(default_factory=list)
+class _StoppedError(Exception):
+    """The run was told to stop before it began to train."""
 
 
 class Run:
@@ -92,63 +85,77 @@ class Run:
         """
         started = time.monotonic()
         memory = MemoryMeter()
-        meter = asyncio.create_task(memory.watch())
+        summary: dict[str, Any] = {"name": self._config.run.name, "status": "failed"}
         try:
-            outcome = await self._phases()
+            async with background(memory.watch()) as meter:
+                outcome = await meter.race(self._phases())
+            summary |= {"status": "stopped" if self._stop.is_set() else "done", **outcome}
+        except _StoppedError:
+            summary["status"] = "stopped"
         except PeerLostError as error:
-            raise RunFailedError(
+            raise self._failed(
+                summary,
                 f"a process that the run cannot replace (learner or buffer) has died: "
-                f"{first_line(error)} See {self._directory.path / 'logs'}."
+                f"{first_line(error)} See {self._directory.path / 'logs'}.",
             ) from error
+        except (RunFailedError, RepeatedFailureError, FloatingPointError) as error:
+            raise self._failed(summary, str(error)) from error
         finally:
-            meter.cancel()
             await self._shutdown()
-        ledger, unreported = outcome.pop("ledger"), outcome.pop("unreported")
-        summary = {
-            "name": self._config.run.name,
-            "status": "stopped" if self._stop.is_set() else "done",
-            **outcome,
-            "wall_seconds": round(time.monotonic() - started, 1),
-            "steps": self._tally.steps,
-            "max_lag": self._config.buffer.max_lag,
-            **{k: _rounded(v) for k, v in dataclasses.asdict(self._tally).items() if k != "steps"},
-            "tokens_generated": ledger.generated,
-            "tokens_consumed": ledger.consumed,
-            "tokens_discarded": dict(ledger.discarded),
-            "tokens_cut_short": unreported,
-            "tokens_waiting": ledger.waiting,
-            "samplers_lost": [f"{name}: {why}" for name, why in self._pool.lost],
-            "peak_memory_gib": round(memory.peak / 2**30, 2),
-        }
-        self._directory.write_json("summary.json", summary)
+            summary |= {
+                "wall_seconds": round(time.monotonic() - started, 1),
+                "max_lag": self._config.buffer.max_lag,
+                **tallied(self._tally),
+                "samplers_lost": [f"{name}: {why}" for name, why in self._pool.lost],
+                "peak_memory_gib": round(memory.peak / 2**30, 2),
+            }
+            self._directory.write_json("summary.json", summary)
         return summary
 
+    def _failed(self, summary: dict[str, Any], why: str) -> RunFailedError:
+        summary["reason"] = why
+        return RunFailedError(why)
+
     async def _phases(self) -> dict[str, Any]:
-        await self._start()
-        before = await self._evaluate("before")
-        async with _background(self._mend(), *self._keep_workers()) as background:
-            await background.race(self._train())
+        await self._unless_stopped(self._start())
+        before = await self._unless_stopped(self._evaluate("before"))
+        workers = [asyncio.create_task(coroutine) for coroutine in self._keep_workers()]
+        async with background(self._mend(), *map(_result, workers)) as others:
+            await others.race(self._train())
             await self._topology.buffer.close()
+            await asyncio.wait(workers, timeout=_LAST_WORK_S)
         ledger = await self._topology.buffer.ledger()
-        unreported = await asyncio.gather(*(w.unreported_tokens() for w in self._topology.workers))
+        cut = await asyncio.gather(*(w.unreported_tokens() for w in self._topology.workers))
         after = await self._evaluate("after") if self._tally.steps else before
         await self._checkpoint()
-        return {
-            "em_before": before["em"],
-            "em_after": after["em"],
-            "skills_before": before["skills"],
-            "skills_after": after["skills"],
-            "eval_tasks": after["tasks"],
-            "warmstart_seconds": round(self._topology.warmstart_seconds, 1),
-            "ledger": ledger,
-            "unreported": sum(unreported),
-        }
+        return {**evaluations(before, after), **tokens(ledger, sum(cut))}
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
+        """Give up on `work` when the run is told to stop."""
+        task, stop = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise _StoppedError
+            return task.result()
+        finally:
+            for pending in (task, stop):
+                pending.cancel()
+            await asyncio.gather(task, stop, return_exceptions=True)
 
     async def _start(self) -> None:
-        self._progress.phase("director")
-        await self._topology.prepare_director(self._progress)
-        self._progress.phase("starting samplers, learner, workers and buffer")
-        await asyncio.gather(self._pool.refill(), self._topology.start_others())
+        """Start every process; engines and imports come up while the tiny director warms up."""
+        started = time.monotonic()
+        self._progress.phase("starting")
+        await self._topology.find_director()
+        self._progress.phase(self._topology.starting)
+        _, _, director = await asyncio.gather(
+            self._pool.refill(),
+            self._topology.start_others(),
+            self._topology.warm_director(self._progress),
+        )
+        self._tally.warmstart_seconds = time.monotonic() - started if director else 0.0
+        await self._topology.load_learner()
         async with self._weights:
             await self._join()
 
@@ -167,15 +174,13 @@ class Run:
     async def _next_batch(self) -> Batch[Any] | None:
         """The next batch, or nothing when the run is told to stop while it waits."""
         started = time.monotonic()
-        take = asyncio.ensure_future(_run(self._topology.buffer.take()))
-        stop = asyncio.ensure_future(self._stop.wait())
-        done, _ = await asyncio.wait({take, stop}, return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        self._tally.learner_wait_seconds += time.monotonic() - started
-        if take in done:
-            return take.result()
-        take.cancel()
-        return None
+        try:
+            batch: Batch[Any] = await self._unless_stopped(self._topology.buffer.take())
+        except _StoppedError:
+            return None
+        finally:
+            self._tally.learner_wait_seconds += time.monotonic() - started
+        return batch
 
     async def _step(self, batch: Batch[Any]) -> None:
         started = time.monotonic()
@@ -248,9 +253,11 @@ class Run:
             await self._pool.refill()
             async with self._weights:
                 await self._join()
-        except PublishError as error:
+        except (PublishError, PeerLostError) as error:
+            # Whatever died, a whole new set is on the safe side; `changed` brings us here again.
             for name in self._pool.live:
                 self._pool.lose(name, f"could not join: {first_line(error)}")
+            self._pool.changed.set()
 
     def _keep_workers(self) -> Iterable[Coroutine[Any, Any, None]]:
         return [self._keep_worker(index) for index in range(self._config.rollout.workers)]
@@ -339,68 +346,8 @@ class Run:
 
 
 _MAX_LOSSES = 3
+_LAST_WORK_S = 10.0
 
 
-def score(episodes: Iterable[EpisodeResult]) -> dict[str, Any]:
-    """Exact match over all and per skill; world failures are left out and counted."""
-    played = list(episodes)
-    graded = [e for e in played if "correct" in e.reward_parts]
-    skills: dict[str, list[float]] = {}
-    for episode in graded:
-        skills.setdefault(episode.skill or "all", []).append(episode.reward_parts["correct"])
-    correct = [e.reward_parts["correct"] for e in graded]
-    return {
-        "em": _mean(correct),
-        "skills": {skill: _mean(values) for skill, values in sorted(skills.items())},
-        "reward": _mean([e.reward for e in graded]),
-        "turns": _mean([float(e.turns) for e in graded]),
-        "tasks": len(graded),
-        "not_scored": len(played) - len(graded),
-        "stop_reasons": dict(Counter(e.stop_reason for e in played)),
-    }
-
-
-def _mean(values: list[float]) -> float:
-    return round(sum(values) / len(values), 4) if values else float("nan")
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return round(value, 3) if isinstance(value, float) else value
-
-
-async def _run(awaitable: Awaitable[Batch[Any]]) -> Batch[Any]:
-    return await awaitable
-
-
-class _Background:
-    """Tasks that must not end before the main one; the first error among them ends it."""
-
-    def __init__(self, coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
-        self._tasks = {asyncio.create_task(coroutine) for coroutine in coroutines}
-
-    async def race(self, main: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(main)
-        pending = {task, *self._tasks}
-        while not task.done():
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            failed = next((t for t in done if t is not task and t.exception()), None)
-            if failed is not None:
-                task.cancel()
-                failed.result()
-        task.result()
-
-    async def cancel(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-@contextlib.asynccontextmanager
-async def _background(*coroutines: Coroutine[Any, Any, None]) -> Any:
-    background = _Background(coroutines)
-    try:
-        yield background
-    finally:
-        await background.cancel()
+async def _result(task: asyncio.Task[None]) -> None:
+    await task

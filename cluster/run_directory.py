@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -52,13 +53,14 @@ class RunDirectory:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to `metrics.jsonl`; it is on disk when this returns."""
-        self._metrics.write(json.dumps(record, allow_nan=True) + "\n")
+        self._metrics.write(json.dumps(strict(record), allow_nan=False) + "\n")
         self._metrics.flush()
 
     def write_json(self, name: str, content: Mapping[str, Any] | Sequence[Any]) -> None:
         """Write a file that appears whole or not at all."""
         temporary = self.path / f".{name}.tmp-{os.getpid()}"
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(strict(content), indent=2, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
         temporary.rename(self.path / name)
 
     def checkpoint(self, version: int) -> Path:
@@ -68,6 +70,17 @@ class RunDirectory:
     def close(self) -> None:
         """Close the open file."""
         self._metrics.close()
+
+
+def strict(value: Any) -> Any:
+    """JSON has no NaN and no infinity: what is not a number becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def _remove(path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import ray
 
 from actors.sampler import transfer_backend
-from cluster.director import prepare_director
+from cluster.director import follow, start_warmstart
 from cluster.ports import free_port
 from cluster.progress import Progress
 from cluster.remote import Remote, host
@@ -39,17 +38,45 @@ class Topology:
         self._worker_starts = 0
         self._worker_names: dict[int, str] = {}
         self.model_path = ""
-        self.warmstart_seconds = 0.0
+        self._warmstart: Remote | None = None
         self.workers: list[Remote] = []
         self.ranks: list[Remote] = []
         self.buffer: Remote
 
-    async def prepare_director(self, progress: Progress) -> None:
-        """Find the director's checkpoint, or build and warm-start the tiny one."""
-        started = time.monotonic()
+    @property
+    def starting(self) -> str:
+        """What the start-up is about, for people."""
+        tiny = self._config.model.path is None
+        return "starting all processes" + (", warming up the tiny director" if tiny else "")
+
+    async def find_director(self) -> None:
+        """Find the director's checkpoint, or make a blank tiny one for the engines to start from.
+
+        Engines get their weights from the learner before their first request, so the blank one
+        serves them until the warm start is done.
+        """
+        if self._config.model.path is not None:
+            self.model_path = str(Path(self._config.model.path).resolve())
+            return
+        self._warmstart = start_warmstart(self._config, self._run_dir)
+        self.model_path = str(self._run_dir / "blank")
+        await self._warmstart.blank(self._config, self.model_path)
+
+    async def warm_director(self, progress: Progress) -> bool:
+        """Warm-start the tiny director; returns whether there was one to warm."""
+        if self._warmstart is None:
+            return False
         base = self._run_dir / "base"
-        self.model_path = str(await prepare_director(self._config, base, progress))
-        self.warmstart_seconds = time.monotonic() - started
+        progress.note(f"warm start: {await follow(self._warmstart, self._config, base, progress)}")
+        self._warmstart.kill()
+        self._warmstart = None
+        self.model_path = str(base)
+        return True
+
+    async def load_learner(self) -> None:
+        """Let every learner rank load the director and join the gang."""
+        meeting = f"tcp://{self._address}:{free_port()}"
+        await asyncio.gather(*(rank.load(self.model_path, meeting) for rank in self.ranks))
 
     async def start_sampler(self, name: str) -> Remote:
         """Bring up one engine and warm it; it still has the director's first weights."""
@@ -68,7 +95,7 @@ class Topology:
         return sampler
 
     async def start_others(self) -> None:
-        """Start the buffer, the learner's ranks and the rollout workers, all at once."""
+        """Start the buffer, the learner's ranks (yet empty) and the rollout workers at once."""
         settings = self._config.buffer
         self.buffer = host(
             HostedBuffer,
@@ -79,8 +106,7 @@ class Topology:
             options=self._options(),
         )
         self.workers = [self._start_worker(i) for i in range(self._config.rollout.workers)]
-        meeting = f"tcp://{self._address}:{free_port()}"
-        self.ranks = [self._start_rank(rank, meeting) for rank in range(self._config.learner.ranks)]
+        self.ranks = [self._start_rank(rank) for rank in range(self._config.learner.ranks)]
         ready = [role.handle.__ray_ready__ for role in (self.buffer, *self.workers, *self.ranks)]
         await asyncio.gather(*(_ready(method) for method in ready))
 
@@ -130,14 +156,12 @@ class Topology:
             options=self._options(max_concurrency=10_000),
         )
 
-    def _start_rank(self, rank: int, meeting: str) -> Remote:
+    def _start_rank(self, rank: int) -> Remote:
         return host(
             HostedLearner,
             self._config,
             run_dir=str(self._run_dir),
             rank=rank,
-            model_path=self.model_path,
-            init_method=meeting,
             options=self._options(gpus=1, threads=self._config.learner.threads),
         )
 

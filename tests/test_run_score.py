@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.worker import EpisodeResult
-from cluster.run import score
+from cluster.evaluation import score
 
 
 def episode(correct=1.0, skill="hop1", reward=None, turns=2, reason="answered"):

@@ -68,7 +68,7 @@ def worker(sampler=None, environments=None, journal=None, **sections):
     sections = {"rollout": {"group_size": 2}, **sections}
     made = iter(environments or ())
     player = RolloutWorker(
-        parse_config({"run": {"name": "r"}, **sections}),
+        parse_config({"run": {"name": "r"}, "objective": {"advantage": "centred"}, **sections}),
         "worker-0",
         tasks=TASKS,
         held_out=HELD_OUT,
@@ -266,43 +266,49 @@ def test_a_bug_in_the_environment_is_not_played_again():
     assert buffer.metas[0].discarded == {"environment_failed": 7}
 
 
-def failures_in_a_row(environments, groups=1, size=10):
-    rollout = {"group_size": size, "max_episode_failures": 10, "episode_retries": 0}
+def failures_in_a_row(environments, groups=4, size=1):
+    """What ends a worker that gives up after four tasks; one group after the other."""
+    rollout = {"group_size": size, "max_episode_failures": 4, "episode_retries": 0}
     player = worker(FakeSampler(two_turns), environments, rollout=rollout)
     buffer, error = play_groups(player, groups)
     assert buffer.ledger().missing == 0
     return error
 
 
-def test_ten_failures_with_one_cause_stop_the_run_with_the_cause():
-    error = failures_in_a_row(FakeEnvironment(KeyError("oops")) for _ in range(10))
+def test_failures_with_one_cause_stop_the_run_with_the_cause():
+    error = failures_in_a_row(FakeEnvironment(KeyError("oops")) for _ in range(4))
     assert isinstance(error, RepeatedFailureError)
-    for words in ("10 episodes in a row", "environment_failed", "KeyError: 'oops'", "Traceback"):
+    for words in ("4 tasks in a row", "environment_failed", "KeyError: 'oops'", "Traceback"):
         assert words in str(error)
     assert "rollout.max_episode_failures" in str(error)
 
 
-def test_nine_failures_and_a_success_do_not():
-    broken = ([FakeEnvironment(KeyError("x")) for _ in range(9)] + [None]) * 3
-    assert isinstance(failures_in_a_row(broken, groups=3), BufferClosedError)
+def test_siblings_of_one_task_count_once():
+    broken = [FakeEnvironment(KeyError("x")) for _ in range(12)]
+    assert isinstance(failures_in_a_row(broken, groups=3, size=4), BufferClosedError)
+
+
+def test_three_failures_and_a_success_do_not():
+    broken = [*(FakeEnvironment(KeyError("x")) for _ in range(3)), None] * 2
+    assert isinstance(failures_in_a_row(broken, groups=6), BufferClosedError)
 
 
 def test_numbers_do_not_make_two_causes():
-    broken = [FakeEnvironment(ValueError(f"{i} tokens are too many")) for i in range(10)]
+    broken = [FakeEnvironment(ValueError(f"{i} tokens are too many")) for i in range(4)]
     assert isinstance(failures_in_a_row(broken), RepeatedFailureError)
 
 
 def test_failures_with_different_causes_do_not():
     causes = itertools.cycle([KeyError("x"), ValueError("x"), DOWN])
-    broken = [FakeEnvironment(next(causes)) for _ in range(30)]
-    assert isinstance(failures_in_a_row(broken, groups=3), BufferClosedError)
+    broken = [FakeEnvironment(next(causes)) for _ in range(6)]
+    assert isinstance(failures_in_a_row(broken, groups=6), BufferClosedError)
 
 
-def test_retries_count_as_failures():
-    rollout = {"group_size": 2, "max_episode_failures": 4, "episode_retries": 1}
-    broken = [FakeEnvironment(DOWN) for _ in range(4)]
-    _, error = play_groups(worker(FakeSampler(two_turns), broken, rollout=rollout))
-    assert isinstance(error, RepeatedFailureError)
+def test_only_the_last_attempt_at_an_episode_counts():
+    rollout = {"group_size": 1, "max_episode_failures": 2, "episode_retries": 1}
+    broken = [FakeEnvironment(DOWN), None] * 3
+    _, error = play_groups(worker(FakeSampler(two_turns), broken, rollout=rollout), 3)
+    assert isinstance(error, BufferClosedError)
 
 
 class Hanging(FakeEnvironment):
@@ -314,7 +320,7 @@ class Hanging(FakeEnvironment):
 def test_an_error_ends_the_other_episodes_too(training):
     environments = [FakeEnvironment(KeyError("x")), FakeEnvironment(KeyError("x"))]
     environments += [Hanging() for _ in HELD_OUT]
-    rollout = {"group_size": 5, "max_episode_failures": 2}
+    rollout = {"group_size": 1, "max_episode_failures": 2}
 
     async def main():
         player = worker(FakeSampler(two_turns), environments, rollout=rollout)

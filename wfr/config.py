@@ -174,7 +174,7 @@ class RolloutConfig(_Section):
     episode_retries: int = Field(2, ge=0)
     """How often an episode that the world failed is run again before it is set aside."""
     max_episode_failures: int = Field(10, ge=1)
-    """World failures in a row with one cause that stop the run with advice."""
+    """Tasks in a row that the world failed for one cause stop the run with advice."""
 
 
 class BufferConfig(_Section):

@@ -1,0 +1,32 @@
+"""The score of an evaluation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from actors.worker import EpisodeResult
+
+
+def score(episodes: Iterable[EpisodeResult]) -> dict[str, Any]:
+    """Exact match over all and per skill; world failures are left out and counted."""
+    played = list(episodes)
+    graded = [e for e in played if "correct" in e.reward_parts]
+    skills: dict[str, list[float]] = {}
+    for episode in graded:
+        skills.setdefault(episode.skill or "all", []).append(episode.reward_parts["correct"])
+    correct = [e.reward_parts["correct"] for e in graded]
+    return {
+        "em": _mean(correct),
+        "skills": {skill: _mean(values) for skill, values in sorted(skills.items())},
+        "reward": _mean([e.reward for e in graded]),
+        "turns": _mean([float(e.turns) for e in graded]),
+        "tasks": len(graded),
+        "not_scored": len(played) - len(graded),
+        "stop_reasons": dict(Counter(e.stop_reason for e in played)),
+    }
+
+
+def _mean(values: list[float]) -> float:
+    return round(sum(values) / len(values), 4) if values else float("nan")
