@@ -40,7 +40,10 @@ class Sampler:
             "disable_log_stats": True,
         }
         if device == "cpu":
-            args["enforce_eager"] = True
+            # One process less to spin for a core, and blocks that short episodes can share.
+            args |= {"enforce_eager": True, "block_size": _CPU_BLOCK}
+            if settings.tensor_parallel == 1:
+                args["distributed_executor_backend"] = "uni"
         else:
             args["gpu_memory_utilization"] = settings.gpu_memory_utilization
         self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
@@ -73,6 +76,7 @@ class Sampler:
             include_stop_str_in_output=True,
             skip_special_tokens=False,
             logprobs=0,
+            flat_logprobs=True,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         tokens = list(request.tokens)
@@ -126,6 +130,9 @@ class Sampler:
         self._engine.shutdown()
 
 
+_CPU_BLOCK = 32
+
+
 def transfer_backend(config: Config, device: str) -> str:
     """Name of vLLM's weight-transfer engine: NCCL where there is a GPU, Gloo otherwise."""
     if config.weights.backend != "auto":
@@ -144,7 +151,8 @@ def _set_environment(config: Config, device: str) -> None:
 
 def _sample(output: Any) -> Sample:
     tokens = np.asarray(output.token_ids, np.int32)
-    rows = zip(output.token_ids, output.logprobs, strict=True)
-    logprob = np.fromiter((row[token].logprob for token, row in rows), np.float32, len(tokens))
+    # Entry 0 of each position is the sampled token's; there are no others with logprobs=0.
+    flat = output.logprobs
+    logprob = np.asarray(flat.logprobs, np.float32)[np.asarray(flat.start_indices, np.int64)]
     spans = tuple(VersionSpan(s.start, s.end, int(s.version)) for s in output.weight_versions or ())
     return Sample(tokens, logprob, spans, output.finish_reason)
