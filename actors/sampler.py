@@ -40,10 +40,8 @@ class Sampler:
             "disable_log_stats": True,
         }
         if device == "cpu":
-            # One process less to spin for a core, and blocks that short episodes can share.
+            # Smaller blocks than vLLM's 128, so that short episodes share prefixes at all.
             args |= {"enforce_eager": True, "block_size": _CPU_BLOCK}
-            if settings.tensor_parallel == 1:
-                args["distributed_executor_backend"] = "uni"
         else:
             args["gpu_memory_utilization"] = settings.gpu_memory_utilization
         self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
