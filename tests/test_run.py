@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 import uuid
 from pathlib import Path
 
@@ -75,6 +76,12 @@ class Process:
         path = self.run / "metrics.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         return [record for record in map(json.loads, lines) if record["kind"] == "step"]
+
+    def metrics(self):
+        """What the exporter of the living run says."""
+        (target,) = json.loads((self.run / "prometheus.json").read_text())
+        with urllib.request.urlopen(f"http://{target['targets'][0]}/metrics", timeout=10) as page:
+            return page.read().decode()
 
     def summary(self):
         return json.loads((self.run / "summary.json").read_text())
@@ -208,12 +215,13 @@ def test_two_of_everything_on_hotpotqa(start, director):
 
 
 def test_killed_samplers_engines_and_workers_are_replaced(start, director):
-    process = start(f"model.path={director}", "train.steps=16")
+    process = start(f"model.path={director}", "train.steps=16", "metrics.port=0")
     process.until_step(2)
     process.only("ray::HostedSampler").kill()
     process.until_step(5)
     process.only("ray::HostedWorker").kill()
     process.until_step(9)
+    assert "wfr_sampler_losses_total 1.0" in process.metrics()
     process.only("VLLM::EngineCore").kill()
     assert process.end() == 0, process.output()
     summary = process.summary()
