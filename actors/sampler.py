@@ -113,10 +113,6 @@ class Sampler:
         self._version = version
         await self._engine.resume_generation()
 
-    async def version(self) -> int:
-        """Version of the weights in force."""
-        return self._version
-
     async def watch(self, every_s: float = 0.5) -> None:
         """Return never; raise PeerLostError soon after the engine has died."""
         while not self._engine.errored:

@@ -27,7 +27,7 @@ from cluster.background import background
 from cluster.evaluation import score
 from cluster.progress import Progress
 from cluster.run_directory import RunDirectory
-from cluster.samplers import SamplerPool, first_line
+from cluster.samplers import SamplerPool, gist
 from cluster.summary import Tally, evaluations, tallied, tokens
 from cluster.usage import IdleMeter, MemoryMeter
 from wfr.buffer import Batch, BufferClosedError
@@ -95,10 +95,10 @@ class Run:
         except PeerLostError as error:
             raise self._failed(
                 summary,
-                f"a process that the run cannot replace (learner or buffer) has died: "
-                f"{first_line(error)} See {self._directory.path / 'logs'}.",
+                f"a process that the run cannot do without has died: {gist(error)} "
+                f"See {self._directory.path / 'logs'}.",
             ) from error
-        except (RunFailedError, RepeatedFailureError, FloatingPointError) as error:
+        except (RunFailedError, RepeatedFailureError, PublishError, FloatingPointError) as error:
             raise self._failed(summary, str(error)) from error
         finally:
             await self._shutdown()
@@ -208,7 +208,7 @@ class Run:
                     await self._send()
                     return
                 except PublishError as error:
-                    why = first_line(error)
+                    why = gist(error)
                     self._progress.note(f"publishing failed, replacing the samplers: {why}")
                     for name in self._pool.live:
                         self._pool.lose(name, "was part of a failed weight update")
@@ -256,7 +256,7 @@ class Run:
         except (PublishError, PeerLostError) as error:
             # Whatever died, a whole new set is on the safe side; `changed` brings us here again.
             for name in self._pool.live:
-                self._pool.lose(name, f"could not join: {first_line(error)}")
+                self._pool.lose(name, f"could not join: {gist(error)}")
             self._pool.changed.set()
 
     def _keep_workers(self) -> Iterable[Coroutine[Any, Any, None]]:
@@ -273,9 +273,7 @@ class Run:
             except PeerLostError as error:
                 self._tally.worker_restarts += 1
                 if self._tally.worker_restarts > _MAX_LOSSES * self._config.rollout.workers:
-                    raise RunFailedError(
-                        f"rollout workers keep dying: {first_line(error)}"
-                    ) from error
+                    raise RunFailedError(f"rollout workers keep dying: {gist(error)}") from error
                 self._progress.note(f"worker {index} died; its groups are counted as lost work")
                 lost = {"name": f"worker-{index}", "workers/restarts": self._tally.worker_restarts}
                 self._record("worker_lost", lost)

@@ -80,12 +80,17 @@ class SamplerPool:
             await sampler.watch()
         except PeerLostError as error:
             # From a callback, because `lose` cancels this very task.
-            asyncio.get_running_loop().call_soon(self.lose, name, first_line(error))
+            asyncio.get_running_loop().call_soon(self.lose, name, gist(error))
 
 
 _SHUTDOWN_S = 15.0
 
 
-def first_line(error: BaseException) -> str:
-    """What is wrong, without Ray's paragraphs about it."""
-    return str(error).strip().partition("\n")[0]
+def gist(error: BaseException) -> str:
+    """What is wrong, without Ray's paragraphs about it.
+
+    Its first line, and for a failing constructor the last one too: there Ray puts the cause.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    created = "creation task" in lines[0]
+    return f"{lines[0]} {lines[-1]}" if created and len(lines) > 1 else lines[0]
