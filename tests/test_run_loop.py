@@ -1,0 +1,301 @@
+"""The run's loops over fake processes: what happens after what, and what a loss leads to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from prometheus_client import CollectorRegistry
+
+from actors.worker import EpisodeResult, RepeatedFailureError
+from cluster.progress import Progress
+from cluster.run import Run, RunFailedError
+from cluster.run_directory import RunDirectory
+from wfr.buffer import GroupMeta, ReplayBuffer
+from wfr.config import parse_config
+from wfr.metrics import RunMetrics
+from wfr.protocols import PeerLostError, PublishError
+
+
+class Remote:
+    """A plain object as `cluster.remote.Remote` shows it: every method is a coroutine."""
+
+    def __init__(self, target, events):
+        self._target, self._events = target, events
+
+    def __getattr__(self, name):
+        async def call(*args):
+            result = getattr(self._target, name)(*args)
+            result = await result if asyncio.iscoroutine(result) else result
+            if name == "published":
+                self._events.append(f"published {args[0]}")
+            return result
+
+        return call
+
+
+class Sampler:
+    def __init__(self, name):
+        self.name, self.dead = name, asyncio.Event()
+
+    async def watch(self):
+        await self.dead.wait()
+        raise PeerLostError(f"{self.name} died")
+
+    async def shutdown(self):
+        pass
+
+    def kill(self):
+        pass
+
+
+class Rank:
+    """A learner rank that trains nothing; `faults` are raised by publications in turn."""
+
+    def __init__(self, events, faults=(), step_error=None):
+        self.events, self.faults, self.step_error = events, list(faults), step_error
+        self.version = 0
+
+    async def step(self, version, *refs):
+        self.events.append(f"step {version} on {','.join(refs)}")
+        if self.step_error:
+            raise self.step_error
+        self.version += 1
+        return {"reward/mean": 0.0, "learner/step_seconds": 0.0}
+
+    async def publish(self):
+        if self.version and self.faults:
+            raise self.faults.pop(0)
+        self.events.append(f"publish {self.version}")
+        return self.version
+
+    async def save(self, target, state):
+        self.events.append(f"save {state['steps']}")
+
+    async def close(self):
+        pass
+
+
+class Worker:
+    """Hands in groups of 10 tokens as fast as there are slots; may fail at its first `run`."""
+
+    def __init__(self, name, error=None, idle=False):
+        self.name, self.error, self.idle = name, error, idle
+
+    async def run(self, buffer):
+        while True:
+            admission = await buffer.admit(self.name)
+            if self.error:
+                raise self.error
+            if self.idle:
+                continue
+            group = admission.group_id
+            meta = GroupMeta(2, 2, 10, admission.version)
+            await buffer.add(group, (f"g{group}",), meta)
+
+    async def evaluate(self, share, shares):
+        return [EpisodeResult("t", "hop1", 1.0, {"correct": 1.0}, "answered", 1, "x")]
+
+    async def update_samplers(self, samplers):
+        pass
+
+    async def unreported_tokens(self):
+        return 3
+
+    async def close(self):
+        pass
+
+
+class Topology:
+    """Fake processes in this event loop."""
+
+    starting = "starting"
+
+    def __init__(self, config, events, rank, workers):
+        self.events, self.spare = events, workers
+        self.ranks = [rank]
+        self.workers = [workers.pop(0)]
+        self.started = []
+        buffer = config.buffer
+        self.real = ReplayBuffer(buffer.max_lag, config.train.groups_per_batch, buffer.window)
+        self.buffer = Remote(self.real, events)
+
+    async def find_director(self):
+        pass
+
+    async def warm_director(self, progress):
+        return False
+
+    async def start_others(self):
+        pass
+
+    async def load_learner(self):
+        pass
+
+    async def start_sampler(self, name):
+        self.started.append(Sampler(name))
+        return self.started[-1]
+
+    async def connect(self, samplers):
+        self.events.append(f"connect {','.join(s.name for s in samplers)}")
+
+    async def tell_workers(self, samplers):
+        self.events.append(f"workers know {','.join(samplers) or 'nobody'}")
+
+    async def replace_worker(self, index, samplers):
+        await self.buffer.requeue(self.workers[index].name)
+        self.workers[index] = self.spare.pop(0)
+        self.events.append("worker replaced")
+
+    async def shutdown(self):
+        self.events.append("shut down")
+
+
+def _run(tmp_path, *, steps=3, max_lag=1, rank=None, workers=None, meanwhile=None):
+    """Execute a run over fakes; returns (events, summary.json, error)."""
+    config = parse_config(
+        {
+            "run": {"name": "r", "dir": str(tmp_path)},
+            "buffer": {"max_lag": max_lag},
+            "train": {"steps": steps, "groups_per_batch": 2},
+        }
+    )
+    events = []
+    directory = RunDirectory(config)
+
+    async def main():
+        chosen = (rank or Rank)(events)
+        topology = Topology(config, events, chosen, workers or [Worker("w")])
+        metrics = RunMetrics(CollectorRegistry())
+        run = Run(config, directory, topology, Progress(quiet=True), metrics)
+        other = asyncio.create_task(meanwhile(run, topology)) if meanwhile else None
+        try:
+            async with asyncio.timeout(20):
+                await run.execute()
+            error = None
+        except RunFailedError as failure:
+            error = failure
+        if other:
+            await other
+        topology.real.check_valid()
+        return error
+
+    error = asyncio.run(main())
+    directory.close()
+    return events, json.loads((tmp_path / "r" / "summary.json").read_text()), error
+
+
+def _training(events):
+    return [e for e in events if e.split()[0] in ("step", "publish", "published")]
+
+
+def test_a_slot_is_freed_only_after_its_step_is_published(tmp_path):
+    events, summary, error = _run(tmp_path, steps=3, max_lag=0)
+    assert error is None
+    assert _training(events) == [
+        "publish 0",
+        *("step 0 on g0,g1", "publish 1", "published 1"),
+        *("step 1 on g2,g3", "publish 2", "published 2"),
+        *("step 2 on g4,g5", "publish 3", "published 3"),
+    ]
+    assert events[:3] == ["connect sampler-0", "publish 0", "workers know sampler-0"]
+    assert events[-2:] == ["save 3", "shut down"]
+    assert summary["status"] == "done"
+    assert summary["tokens_consumed"] == 60
+    assert summary["tokens_discarded"]["run_ended"] == 3
+    spent = summary["tokens_consumed"] + summary["tokens_waiting"] + 3
+    assert summary["tokens_generated"] == spent
+
+
+def test_a_failed_publication_replaces_the_samplers_and_is_repeated(tmp_path):
+    events, summary, error = _run(
+        tmp_path, rank=lambda e: Rank(e, [PublishError("version 1: a sampler died")])
+    )
+    assert error is None
+    assert summary["steps"] == 3
+    assert [lost.split(":")[0] for lost in summary["samplers_lost"]] == ["sampler-0"]
+    first = events.index("step 0 on g0,g1")
+    assert events[first + 1 : first + 6] == [
+        "workers know nobody",
+        "connect sampler-1",
+        "publish 1",
+        "workers know sampler-1",
+        "publish 1",
+    ]
+
+
+def test_samplers_that_keep_dying_end_the_run(tmp_path):
+    faults = [PublishError("no")] * 10
+    _, summary, error = _run(tmp_path, rank=lambda e: Rank(e, faults))
+    assert "samplers were lost without a step between them" in str(error)
+    assert summary["status"] == "failed"
+    assert summary["reason"] == str(error)
+
+
+def test_a_sampler_that_dies_between_publications_is_replaced(tmp_path):
+    async def kill(run, topology):
+        while "published 1" not in topology.events:
+            await asyncio.sleep(0)
+        topology.started[0].dead.set()
+
+    events, summary, error = _run(tmp_path, steps=200, meanwhile=kill)
+    assert error is None
+    assert summary["steps"] == 200
+    assert summary["samplers_lost"] == ["sampler-0: sampler-0 died"]
+    assert "workers know sampler-1" in events
+
+
+def test_a_dead_worker_is_replaced_and_holds_no_slot(tmp_path):
+    workers = [Worker("a", error=PeerLostError("gone")), Worker("b")]
+    events, summary, error = _run(tmp_path, workers=workers)
+    assert error is None
+    assert summary["worker_restarts"] == 1
+    assert events.count("worker replaced") == 1
+
+
+def test_a_dead_learner_ends_the_run_with_the_reason(tmp_path):
+    broken = PeerLostError("the learner is gone\nand Ray says much more")
+    events, summary, error = _run(tmp_path, rank=lambda e: Rank(e, step_error=broken))
+    assert "the learner is gone" in str(error)
+    assert "much more" not in str(error)
+    assert summary["status"] == "failed"
+    assert events[-1] == "shut down"
+
+
+def test_what_a_worker_raises_ends_the_run(tmp_path):
+    worker = Worker("w", error=RepeatedFailureError("ten tasks in a row"))
+    events, summary, error = _run(tmp_path, workers=[worker])
+    assert str(error) == summary["reason"] == "ten tasks in a row"
+    assert events[-1] == "shut down"
+
+
+async def _stop(run):
+    for _ in range(200):
+        await asyncio.sleep(0)
+    run.stop()
+
+
+def test_stopping_while_waiting_for_a_batch_writes_a_checkpoint(tmp_path):
+    events, summary, error = _run(
+        tmp_path,
+        workers=[Worker("w", idle=True)],
+        meanwhile=lambda run, topology: _stop(run),
+    )
+    assert error is None
+    assert summary["status"] == "stopped"
+    assert summary["steps"] == 0
+    assert events[-2:] == ["save 0", "shut down"]
+
+
+def test_stopping_before_training_ends_at_once(tmp_path):
+    class Slow(Worker):
+        async def evaluate(self, share, shares):
+            await asyncio.Event().wait()
+
+    events, summary, error = _run(
+        tmp_path, workers=[Slow("w")], meanwhile=lambda run, topology: _stop(run)
+    )
+    assert error is None
+    assert summary["status"] == "stopped"
+    assert "em_before" not in summary
+    assert events[-1] == "shut down"
