@@ -21,8 +21,8 @@ class Clipped:
 
     Attributes:
         ratio: [T], constant (no gradient) where a bound holds.
-        low: bool [T], ratio < 1 − ε_low with a negative advantage.
-        high: bool [T], ratio > 1 + ε_high with a positive advantage.
+        low: bool [T], ratio < 1 − ε_low with a negative advantage (CISPO: with any).
+        high: bool [T], ratio > 1 + ε_high with a positive advantage (CISPO: with any).
         dual: bool [T], ratio > c with a negative advantage.
     """
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import torch
 from torch import Tensor
 
 from learner.segments import Layout
+
+LOGP_SLACK = 1e-2
+"""A log-probability above 0 by no more than this is rounding in some kernel."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,6 +59,43 @@ def check_shapes(total: int, **columns: Tensor | None) -> None:
     for name, column in columns.items():
         if column is not None and column.shape != (total,):
             raise ValueError(f"{name} has shape {tuple(column.shape)}, expected ({total},)")
+
+
+def check_types(**columns: Tensor | None) -> None:
+    """Raise ValueError, naming the column, unless all that are given are int64."""
+    for name, column in columns.items():
+        if column is not None and column.dtype != torch.int64:
+            raise ValueError(f"{name} has dtype {column.dtype}, expected torch.int64")
+
+
+@torch.no_grad()
+def check_values(layout: Layout, **columns: Tensor | None) -> None:
+    """Refuse values that a policy token cannot have, naming the column, the row and the turn.
+
+    Raises:
+        FloatingPointError: a column of the policy in training is not finite: training diverged.
+        ValueError: a recorded column is not finite, a log-probability is above 0, a lag below.
+    """
+    for name, column in columns.items():
+        if column is None:
+            continue
+        impossible = _impossible(name, column) & layout.policy
+        if impossible.any():
+            token = int(impossible.nonzero()[0])
+            value = column[token].item()
+            diverged = name in ("logp", "proximal_logp") and not math.isfinite(value)
+            raise (FloatingPointError if diverged else ValueError)(
+                f"{name} is {value} at token {token} "
+                f"(row {int(layout.row[token])}, turn {int(layout.turn[token])})"
+            )
+
+
+def _impossible(name: str, column: Tensor) -> Tensor:
+    """Mark values that `name` cannot have: bool [T]."""
+    if name == "turn_lag":
+        return column < 0
+    infinite = ~column.isfinite()
+    return infinite if name == "advantage" else infinite | (column > LOGP_SLACK)
 
 
 def per_token(advantage: Tensor, layout: Layout) -> Tensor:

@@ -19,12 +19,13 @@ from transformers import AutoModelForCausalLM
 
 from learner.checkpoint import save_checkpoint
 from learner.engine import Engine
+from learner.interpolation import interpolate
 from learner.metric_sums import MetricSums
 from learner.objectives import policy_loss
 from learner.packing import PackedBatch, Row, denominators, pack, plan
 from learner.policy import Policy
 from learner.publisher import EngineSource, Publisher, SamplersClient
-from wfr.advantage import group_advantage
+from wfr.advantage import GroupAdvantage, advantages
 from wfr.config import Config
 from wfr.protocols import PeerLostError, PublishError, TransferGroup
 from wfr.schema import from_batch
@@ -85,7 +86,8 @@ class Learner:
             raise ValueError(f"asked to train version {version}, but holds {self._version}")
         started = time.perf_counter()
         groups = [from_batch(batch) for batch in batches]
-        shares = self._split([self._rows(group) for group in groups])
+        compared = advantages(groups, self._config.objective.advantage)
+        shares = self._split(list(map(self._rows, groups, compared)))
         proximal = self._proximal(shares)
         metrics: dict[str, float] = {}
         for index, rows in enumerate(shares):
@@ -133,11 +135,9 @@ class Learner:
         """Leave the gang."""
         self._engine.close()
 
-    def _rows(self, group: Group) -> list[Row]:
+    def _rows(self, group: Group, advantage: GroupAdvantage) -> list[Row]:
         """The rows of one group that take part; asserts the staleness bound where it matters."""
-        settings = self._config.objective
-        advantage = group_advantage(group, settings.advantage)
-        if advantage.zero_variance and settings.zero_variance == "drop":
+        if advantage.zero_variance and self._config.objective.zero_variance == "drop":
             return []
         rows = [
             Row.of(trajectory, float(value), self._version)
@@ -173,7 +173,7 @@ class Learner:
 
         During the first minibatch θ is the proximal policy, so its pass is skipped.
         """
-        if self._config.objective.proximal == "behaviour":
+        if self._config.objective.proximal != "current":
             return [None for _ in shares]
         return [self._score(rows) if index else None for index, rows in enumerate(shares)]
 
@@ -214,6 +214,8 @@ class Learner:
     ) -> Tensor:
         if self._config.objective.proximal == "behaviour":
             return batch.behaviour_logp
+        if self._config.objective.proximal == "interpolated":
+            return interpolate(logp, batch.behaviour_logp, batch.turn_lag)
         return logp.detach() if proximal is None else proximal[index]
 
     def _forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The objective: one policy loss whose switches give REINFORCE, GRPO, DAPO, GSPO, GSsPO and CWRPO.
+"""The objective: one policy loss whose switches give REINFORCE, GRPO, DAPO, GSPO, GSsPO, CWRPO, ...
 
 Three policies: θ being trained (`logp`), proximal (θ at the start of this optimizer step's batch)
 and behaviour μ (whatever sampled each token). On units u of `ratio_unit`, with masked tokens
@@ -10,7 +10,7 @@ outside every sum and count (design 8):
 
 where the token shares a_t are the aggregate (`learner/aggregation.py`). GSsPO is arXiv 2602.01202
 eq. 6-7: sub-sequence ratio, sub-sequence mean. CWRPO is arXiv 2602.01664: token ratio, mean over
-the policy tokens of a sequence.
+the policy tokens of a sequence. CISPO, DPPO and VESPO, each in its file, replace the minimum.
 """
 
 from __future__ import annotations
@@ -24,14 +24,25 @@ from torch import Tensor
 
 from learner import turn_lag as lags
 from learner.aggregation import Denominators, shares
+from learner.cispo import cispo
 from learner.clipping import Clipped, clip, epsilons
-from learner.columns import Columns, check_shapes, clean, need, per_token
+from learner.columns import (
+    Columns,
+    check_shapes,
+    check_types,
+    check_values,
+    clean,
+    need,
+    per_token,
+)
 from learner.correction import correction
 from learner.diagnostics import Terms, diagnose
+from learner.dppo import dppo
 from learner.kl import kl
 from learner.metric_sums import MetricSums
 from learner.ratios import ratio
-from learner.segments import Layout
+from learner.segments import Layout, Segments
+from learner.vespo import vespo
 from wfr.config import ObjectiveConfig
 
 ObjectiveLike = ObjectiveConfig | str | Mapping[str, Any]
@@ -92,7 +103,9 @@ def policy_loss(  # noqa: PLR0913 (one argument per column of a packed batch, ke
     Values at tokens with `turn_id` −1 are never used, whatever they are.
 
     Raises:
-        ValueError: a column is missing for this objective or has the wrong length.
+        ValueError: a column is missing for this objective, has the wrong length or type, or holds
+            an impossible value at a policy token.
+        FloatingPointError: log π_θ or log π_prox is not finite at a policy token.
     """
     settings = objective(config)
     need(reference_logp, "reference_logp", "kl_coef", settings.kl_coef > 0)
@@ -109,7 +122,17 @@ def policy_loss(  # noqa: PLR0913 (one argument per column of a packed batch, ke
         row_id=row_id,
         turn_lag=turn_lag,
     )
+    check_types(turn_id=turn_id, row_id=row_id, turn_lag=turn_lag)
     layout = Layout.of(turn_id, row_id)
+    check_values(
+        layout,
+        logp=logp,
+        proximal_logp=proximal_logp,
+        behaviour_logp=behaviour_logp,
+        reference_logp=reference_logp,
+        advantage=per_token(advantage, layout),
+        turn_lag=turn_lag,
+    )
     lag = None if turn_lag is None else lags.of_turns(turn_lag, layout)
     keep = layout.policy if lag is None else layout.policy & lags.fresh(lag, settings)
     real = torch.promote_types(logp.dtype, torch.float32)
@@ -130,12 +153,11 @@ def policy_loss(  # noqa: PLR0913 (one argument per column of a packed batch, ke
 def _assemble(columns: Columns, config: ObjectiveConfig, denominators: Denominators) -> PolicyLoss:
     units = columns.layout.segments(config.ratio_unit, columns.keep)
     ratios = ratio(columns.logp, columns.proximal, units)
-    bounds = epsilons(config, units, columns.ages, ratios.dtype)
-    clipped = clip(ratios, columns.advantage, bounds, config.dual_clip)
+    value, clipped = _surrogate(columns, units, ratios, config)
     corrected = correction(columns, config)
 
     share = shares(columns.layout, config, denominators, ratios.dtype)
-    gain = _surrogate(columns, clipped, config) * corrected.factor
+    gain = value * corrected.factor
     if columns.lag is not None:
         gain = gain * lags.decay(columns.lag, config, gain.dtype)
     penalty = _penalty(columns, config)
@@ -144,10 +166,22 @@ def _assemble(columns: Columns, config: ObjectiveConfig, denominators: Denominat
     return PolicyLoss(loss, diagnose(terms, denominators))
 
 
-def _surrogate(columns: Columns, clipped: Clipped, config: ObjectiveConfig) -> Tensor:
+def _surrogate(
+    columns: Columns, units: Segments, ratios: Tensor, config: ObjectiveConfig
+) -> tuple[Tensor, Clipped]:
+    """Value of each token before correction, [T], and where a bound held."""
+    advantage, logp = columns.advantage, columns.logp
+    bounds = epsilons(config, units, columns.ages, ratios.dtype)
+    if config.surrogate == "cispo":
+        return cispo(logp, ratios, advantage, bounds)
+    if config.surrogate == "dppo_tv":
+        return dppo(logp, columns.proximal, ratios, advantage, config)
+    clipped = clip(ratios, advantage, bounds, config.dual_clip)
+    if config.surrogate == "vespo":
+        return vespo(logp, columns.proximal, advantage, units), clipped
     if config.surrogate == "log_prob":
-        return columns.logp * columns.advantage
-    return clipped.ratio * columns.advantage
+        return logp * advantage, clipped
+    return clipped.ratio * advantage, clipped
 
 
 def _penalty(columns: Columns, config: ObjectiveConfig) -> Tensor:

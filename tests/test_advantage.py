@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wfr.advantage import group_advantage
+from wfr.advantage import advantages, group_advantage
 from wfr.trajectory import Group, StopReason, Trajectory
 
 rewards = st.floats(-3, 3, allow_subnormal=False)
@@ -29,18 +29,59 @@ def oracle(values: list[float | None], kind: str) -> list[float]:
     scored = [value for value in values if value is not None]
     if len(scored) == 1:
         return [0.0 if value is None else value for value in values]
+    if kind == "leave_one_out":
+        total = math.fsum(scored)
+        return [
+            0.0 if value is None else value - (total - value) / (len(scored) - 1)
+            for value in values
+        ]
     mean = math.fsum(scored) / len(scored)
     spread = statistics.stdev(scored) + 1e-6 if kind == "zscore" else 1.0
     return [0.0 if value is None else (value - mean) / spread for value in values]
 
 
-@pytest.mark.parametrize("kind", ["zscore", "centred"])
+@pytest.mark.parametrize("kind", ["zscore", "centred", "leave_one_out"])
 @given(values=st.lists(st.none() | rewards, min_size=1, max_size=8).filter(any))
 def test_equals_the_definition(kind, values):
     result = group_advantage(group(values), kind)
     assert result.values.dtype == np.float32
     assert result.values == pytest.approx(oracle(values, kind), rel=1e-5, abs=1e-5)
     assert result.scored.tolist() == [value is not None for value in values]
+
+
+@given(
+    batch=st.lists(
+        st.lists(st.none() | st.integers(0, 3).map(float), min_size=1, max_size=4),
+        min_size=1,
+        max_size=4,
+    ).filter(lambda batch: any(value is not None for values in batch for value in values))
+)
+def test_batch_is_one_big_group(batch):
+    results = advantages([group(values) for values in batch], "batch")
+    expected = oracle([value for values in batch for value in values], "zscore")
+    together = np.concatenate([result.values for result in results])
+    assert together == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert [len(result.values) for result in results] == [len(values) for values in batch]
+    assert [result.scored.tolist() for result in results] == [
+        [value is not None for value in values] for values in batch
+    ]
+
+
+def test_equal_rewards_teach_nothing_only_where_the_batch_has_no_others():
+    mixed = advantages([group([1.0, 1.0]), group([0.0, 0.0])], "batch")
+    assert not any(result.zero_variance for result in mixed)
+    assert (mixed[0].values > 0).all()
+    assert (mixed[1].values < 0).all()
+    flat = advantages([group([1.0, 1.0]), group([1.0])], "batch")
+    assert all(result.zero_variance for result in flat)
+    assert advantages([], "batch") == []
+
+
+@pytest.mark.parametrize("kind", ["zscore", "centred", "leave_one_out"])
+def test_other_kinds_do_not_look_beyond_the_group(kind):
+    groups = [group([1.0, 0.0]), group([0.5, None, 1.0])]
+    for result, alone in zip(advantages(groups, kind), groups, strict=True):
+        assert result.values.tolist() == group_advantage(alone, kind).values.tolist()
 
 
 def test_known_numbers():

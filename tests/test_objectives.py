@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.aggregation import Denominators
+from learner.interpolation import interpolate
 from learner.objectives import objective, policy_loss
 from learner.segments import Layout
+from wfr.config import OBJECTIVE_PRESETS
 
 NAN = float("nan")
 SYMMETRIC = {"kl_coef": 0.0, "clip_low": 0.2, "clip_high": 0.2}
@@ -26,7 +28,7 @@ def draw_rows(seed, turn_lengths):
     for lengths in turn_lengths:
         turns = []
         for length in lengths:
-            logp = column(length, 0.3) - 2
+            logp = column(length, 0.3) - 5
             others = {name: logp + column(length, 0.4) for name in ("prox", "mu", "ref")}
             lag = int(torch.randint(0, 4, (), generator=generator))
             turns.append({"logp": logp, **others, "lag": lag})
@@ -119,8 +121,8 @@ def slow_term(live, turn, i, advantage, c):
     term = torch.minimum(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
     if c.dual_clip is not None and advantage < 0:
         term = torch.maximum(term, torch.tensor(c.dual_clip * advantage, dtype=torch.float64))
-    if c.surrogate == "log_prob":
-        term = turn["logp"][i] * advantage
+    if c.surrogate != "clipped":
+        term = slow_surrogate(members, turn, i, advantage, c)
     weighed = unit(c.correction_unit or c.ratio_unit, live, turn, i)
     weight = math.exp(sum(float(t["prox"][j] - t["mu"][j]) for t, j in weighed) / len(weighed))
     weight = {
@@ -132,6 +134,29 @@ def slow_term(live, turn, i, advantage, c):
     d = turn["ref"][i] - turn["logp"][i]
     divergence = {"k1": -d, "k2": d * d / 2, "k3": d.exp() - d - 1}[c.kl_estimator]
     return term * weight * c.lag_decay ** turn["lag"] - c.kl_coef * divergence
+
+
+def slow_surrogate(members, turn, i, advantage, c):
+    """What stands in for the clipped minimum: one token's value in plain floats times log π."""
+    logp = turn["logp"][i]
+    ratios = [math.exp(t["logp"][j].item() - t["prox"][j].item()) for t, j in members]
+    if c.surrogate == "dppo_tv":
+        moved = math.exp(logp.item()) - math.exp(turn["prox"][i].item())
+        outside = moved > c.dppo_delta if advantage > 0 else moved < -c.dppo_delta
+        log_ratio = logp - turn["prox"][i]
+        gain = 0.0 if outside else log_ratio.exp() * advantage
+        return gain - c.dppo_penalty * log_ratio * log_ratio
+    if c.surrogate == "cispo":
+        mean = math.prod(ratios) ** (1 / len(ratios))
+        shrink = 1 + c.lag_clip * max(t["lag"] for t, _ in members)
+        weight = min(max(mean, 1 - c.clip_low / shrink), 1 + c.clip_high / shrink)
+    elif c.surrogate == "vespo":
+        product = math.prod(ratios)
+        k, rate = (2, 3) if advantage > 0 else (3, 2)
+        weight = math.exp(rate) * product**k * math.exp(-rate * product)
+    else:
+        weight = 1.0
+    return weight * advantage * logp
 
 
 UNITS = ("token", "subsequence", "sequence")
@@ -173,7 +198,47 @@ def test_every_point_of_the_grid_matches_the_definition(seed, shapes, switches):
     assert not gradient[~policy].any()
 
 
-@pytest.mark.parametrize("preset", ["gsspo", "grpo", "cwrpo", "dapo", "gspo", "reinforce"])
+SURROGATES = st.one_of(
+    st.fixed_dictionaries(
+        {
+            "preset": st.just("cispo"),
+            "ratio_unit": st.sampled_from(UNITS),
+            "clip_low": st.sampled_from((0.2, 1.0)),
+            "clip_high": st.sampled_from((0.2, 4.0)),
+            "lag_clip": st.sampled_from((0.0, 0.5)),
+        }
+    ),
+    st.fixed_dictionaries({"preset": st.just("vespo"), "ratio_unit": st.sampled_from(UNITS)}),
+    st.fixed_dictionaries(
+        {
+            "preset": st.just("dppo_tv"),
+            "dppo_delta": st.sampled_from((1e-3, 0.2)),
+            "dppo_penalty": st.sampled_from((0.0, 1e-3, 0.5)),
+        }
+    ),
+)
+AROUND = st.sampled_from(
+    (
+        {},
+        {"aggregate": "subsequence_mean", "kl_coef": 0.1, "max_turn_lag": 1},
+        {"proximal": "current", "correction": "truncate", "lag_decay": 0.7},
+    )
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(seed=st.integers(0, 2**20), shapes=SHAPES, switches=SURROGATES, around=AROUND)
+def test_other_surrogates_match_the_definition(seed, shapes, switches, around):
+    switches = {**switches, **around}
+    rows, config = draw_rows(seed, shapes), objective(switches)
+    loss, gradient, _ = fast(rows, switches)
+    expected, slopes = slow(rows, config)
+    assert loss == pytest.approx(expected, abs=1e-12)
+    policy = flatten(rows)["turn_id"] >= 0
+    assert gradient[policy].tolist() == pytest.approx(slopes, abs=1e-12)
+
+
+@pytest.mark.parametrize("preset", OBJECTIVE_PRESETS)
 def test_presets_match_the_definition(preset):
     rows, config = draw_rows(3, [[3, 1, 4], [2], [1, 1]]), objective(preset)
     loss, gradient, _ = fast(rows, preset)
@@ -224,11 +289,12 @@ def test_turns_of_one_token_make_gsspo_grpo():
 def test_units_and_aggregates_differ_otherwise():
     rows = draw_rows(2, [[3, 1], [1, 2, 2]])
     losses = {
-        fast(rows, {**SYMMETRIC, "ratio_unit": unit, "aggregate": aggregate})[0]
+        round(fast(rows, {**SYMMETRIC, "ratio_unit": unit, "aggregate": aggregate})[0], 9)
         for unit in UNITS
         for aggregate in ("token_mean", "sequence_mean", "subsequence_mean", "constant")
     }
-    assert len(losses) == 12
+    # One ratio for a whole row averages to the same over its tokens and over its turns.
+    assert len(losses) == 3 * 4 - 1
 
 
 @pytest.mark.parametrize("correction", ["truncate", "mask", "decoupled"])
@@ -290,8 +356,8 @@ def test_masking_old_turns_shrinks_and_does_not_reweight():
 def test_extreme_ratios_stay_finite():
     rows = draw_rows(8, [[2], [2]])
     rows[0]["turns"][0]["logp"] -= 5e4
-    rows[1]["turns"][0]["logp"] += 5e4
-    for preset in ("gsspo", "grpo"):
+    rows[1]["turns"][0]["prox"] -= 5e4
+    for preset in ("gsspo", "grpo", "cispo", "dppo_tv", "vespo"):
         loss, gradient, _ = fast(rows, preset)
         assert math.isfinite(loss)
         assert gradient.isfinite().all()
@@ -303,6 +369,57 @@ def test_reinforce_is_the_policy_gradient():
     first, second = rows[0]["advantage"], rows[1]["advantage"]
     expected = [-first / 10] * 5 + [-second / 2]
     assert gradient[flatten(rows)["turn_id"] >= 0].tolist() == pytest.approx(expected)
+
+
+def test_dppo_masks_by_probability_and_direction():
+    """The probabilities 0.1 → 0.4 and back, for either sign: only moves further away are masked."""
+    low, high = math.log(0.1), math.log(0.4)
+    logp = torch.tensor([high, high, low, low], dtype=torch.float64, requires_grad=True)
+    result = policy_loss(
+        logp=logp,
+        proximal_logp=torch.tensor([low, low, high, high], dtype=torch.float64),
+        behaviour_logp=torch.full((4,), low, dtype=torch.float64),
+        advantage=torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64),
+        turn_id=torch.zeros(4, dtype=torch.int64),
+        row_id=torch.zeros(4, dtype=torch.int64),
+        config={"preset": "dppo_tv", "dppo_penalty": 0.0},
+    )
+    result.loss.backward()
+    assert logp.grad.tolist() == pytest.approx([0, 1, -1 / 16, 0])
+    values = result.metrics.values()
+    assert (values["clip_fraction_low"], values["clip_fraction_high"]) == (0.25, 0.25)
+
+
+def test_vespo_kernel_is_one_on_policy_and_fades_on_long_rows():
+    for size, shift, expected in ((3, 0.0, 1.0), (200, 0.05, 0.0), (200, -0.05, 0.0)):
+        old = torch.full((size,), -2.0, dtype=torch.float64)
+        logp = (old + shift).requires_grad_()
+        rows = torch.zeros(size, dtype=torch.int64)
+        result = policy_loss(
+            logp=logp,
+            proximal_logp=old,
+            behaviour_logp=old,
+            advantage=torch.ones(1, dtype=torch.float64),
+            turn_id=rows,
+            row_id=rows,
+            config="vespo",
+        )
+        result.loss.backward()
+        assert logp.grad.sum().item() == pytest.approx(-expected, abs=1e-6)
+
+
+@given(lag=st.integers(0, 9), logp=st.floats(-9, 0), behaviour=st.floats(-9, 0))
+def test_interpolated_proximal_is_the_definition(lag, logp, behaviour):
+    """A token of version 10 − lag, trained on at version 10 with the proximal policy at 9."""
+    sampled, proximal, target = 10 - lag, 9, 10
+    alpha = 0.0
+    if target > sampled:
+        alpha = min(max((proximal - sampled) / (target - sampled), 0.0), 1.0)
+    leaf = torch.tensor([logp], dtype=torch.float64, requires_grad=True)
+    mu = torch.tensor([behaviour], dtype=torch.float64)
+    result = interpolate(leaf, mu, torch.tensor([lag]))
+    assert not result.requires_grad
+    assert result.item() == pytest.approx((1 - alpha) * behaviour + alpha * logp, abs=1e-12)
 
 
 def call(**changes):
@@ -348,11 +465,38 @@ def test_no_policy_token_gives_a_zero_that_can_be_differentiated():
         ({"row_id": torch.full((3,), -1)}, "row_id=-1"),
         ({"config": "ppo"}, "preset"),
         ({"config": {"preset": "reinforce", "dual_clip": 3.0}}, "log_prob"),
+        ({"config": {"preset": "cispo", "dual_clip": 3.0}}, "cispo"),
+        ({"config": {"preset": "vespo", "lag_clip": 0.5}}, "vespo"),
+        ({"config": {"preset": "dppo_tv", "ratio_unit": "sequence"}}, "ratio_unit='sequence'"),
+        ({"row_id": torch.zeros(3, dtype=torch.int32)}, "row_id has dtype torch.int32"),
+        ({"turn_id": torch.zeros(3)}, "turn_id has dtype torch.float32"),
+        ({"logp": torch.tensor([0, 0.5, 0])}, r"logp is 0.5 at token 1 \(row 0, turn 0\)"),
+        ({"proximal_logp": torch.tensor([0, 0, 1.0])}, "proximal_logp is 1.0 at token 2"),
+        ({"behaviour_logp": torch.tensor([0, NAN, 0])}, "behaviour_logp is nan at token 1"),
+        ({"behaviour_logp": torch.tensor([-math.inf, 0, 0])}, "behaviour_logp is -inf at token 0"),
+        ({"advantage": torch.tensor([NAN])}, "advantage is nan at token 0"),
+        ({"turn_lag": torch.tensor([0, 0, -1])}, "turn_lag is -1 at token 2"),
     ],
 )
 def test_refuses_what_cannot_be_computed(changes, message):
     with pytest.raises(ValueError, match=message):
         call(**changes)
+
+
+def test_impossible_value_is_found_in_its_row_and_turn():
+    with pytest.raises(ValueError, match=r"behaviour_logp is nan at token 2 \(row 1, turn 3\)"):
+        call(
+            behaviour_logp=torch.tensor([0, NAN, NAN]),
+            turn_id=torch.tensor([0, -1, 3]),
+            row_id=torch.tensor([0, 0, 1]),
+            advantage=torch.ones(2),
+        )
+
+
+@pytest.mark.parametrize("name", ["logp", "proximal_logp"])
+def test_a_policy_that_diverged_is_not_bad_input(name):
+    with pytest.raises(FloatingPointError, match=rf"{name} is nan at token 1 \(row 0, turn 0\)"):
+        call(**{name: torch.tensor([-1.0, NAN, -1.0])})
 
 
 def test_metrics_by_hand():

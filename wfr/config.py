@@ -194,6 +194,8 @@ Correction = Literal["none", "truncate", "mask", "decoupled"]
 KlEstimator = Literal["k1", "k2", "k3"]
 
 _TOKEN_SEQUENCE = {"ratio_unit": "token", "aggregate": "sequence_mean"}
+_TOKEN_STEP = {"ratio_unit": "token", "aggregate": "token_mean", "kl_coef": 0.0}
+_AGAINST_SAMPLER = {"proximal": "behaviour", "correction": "none"}
 
 OBJECTIVE_PRESETS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
     {
@@ -220,6 +222,21 @@ OBJECTIVE_PRESETS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
             "kl_coef": 0.0,
             "correction": "none",
         },
+        "cispo": {
+            **_TOKEN_STEP,
+            "surrogate": "cispo",
+            "clip_low": 1.0,
+            "clip_high": 4.0,
+            **_AGAINST_SAMPLER,
+        },
+        "dppo_tv": {**_TOKEN_STEP, "surrogate": "dppo_tv", **_AGAINST_SAMPLER},
+        "vespo": {
+            **_TOKEN_STEP,
+            "surrogate": "vespo",
+            "ratio_unit": "sequence",
+            **_AGAINST_SAMPLER,
+        },
+        "a3po": {**_TOKEN_STEP, "proximal": "interpolated", "correction": "decoupled"},
     }
 )
 
@@ -227,16 +244,29 @@ OBJECTIVE_PRESETS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
 class ObjectiveConfig(_Section):
     """The objective: a preset, and what departs from it (design 8)."""
 
-    preset: Literal["gsspo", "grpo", "cwrpo", "dapo", "gspo", "reinforce"] = "gsspo"
-    surrogate: Literal["clipped", "log_prob"] = "clipped"
-    """`clipped`: PPO's clipped ratio; `log_prob`: the policy gradient itself, without a ratio."""
+    preset: Literal[
+        "gsspo",
+        "grpo",
+        "cwrpo",
+        "dapo",
+        "gspo",
+        "reinforce",
+        "cispo",
+        "dppo_tv",
+        "vespo",
+        "a3po",
+    ] = "gsspo"
+    surrogate: Literal["clipped", "log_prob", "cispo", "dppo_tv", "vespo"] = "clipped"
+    """`clipped`: PPO's clipped ratio; `log_prob`: the policy gradient itself, without a ratio;
+    `cispo`: that gradient weighted by the clipped ratio; `vespo`: by a smooth kernel of the unit's
+    product of ratios; `dppo_tv`: the ratio where the probability moved by at most `dppo_delta`."""
     ratio_unit: RatioUnit = "subsequence"
     """Unit on which the importance ratio lives."""
     aggregate: Aggregate = "subsequence_mean"
     """How per-unit terms become one number; denominators count all policy tokens."""
     constant: float = Field(1.0, gt=0)
     """Denominator per trajectory of `aggregate: constant`."""
-    clip_low: float = Field(0.2, gt=0, lt=1)
+    clip_low: float = Field(0.2, gt=0, le=1)
     """ε_low: the ratio is clipped from below at 1 − ε_low where the advantage is negative."""
     clip_high: float = Field(0.2, gt=0)
     """ε_high: the ratio is clipped from above at 1 + ε_high where the advantage is positive."""
@@ -246,14 +276,19 @@ class ObjectiveConfig(_Section):
     """Largest ε of `clip_scaling: per_length`."""
     dual_clip: float | None = Field(None, gt=1)
     """Largest ratio c where the advantage is negative; none: no bound."""
+    dppo_delta: float = Field(0.2, gt=0, lt=1)
+    """δ of `surrogate: dppo_tv`, a difference of probabilities."""
+    dppo_penalty: float = Field(1e-3, ge=0)
+    """Coefficient of (log ρ)² of `surrogate: dppo_tv`."""
     kl_estimator: KlEstimator = "k3"
     kl_coef: float = Field(0.001, ge=0)
     """β of the KL divergence from the frozen reference; 0: no reference is loaded."""
     entropy_coef: float = Field(0.0, ge=0)
     """Coefficient of the entropy bonus."""
-    proximal: Literal["current", "behaviour"] = "current"
-    """Centre of the trust region: the weights before this batch's first update, or the sampler's
-    (the plain clipped ratio, to which `correction: none` belongs)."""
+    proximal: Literal["current", "behaviour", "interpolated"] = "current"
+    """Centre of the trust region: the weights before this batch's first update; or the sampler's
+    (the plain clipped ratio, to which `correction: none` belongs); or, by its lag, between the
+    sampler's and the weights being trained, without a forward pass."""
     correction: Correction = "truncate"
     """Weight for stale behaviour policies: 1, min(w, C), w inside a band and 0 outside, or w."""
     correction_unit: RatioUnit | None = None
@@ -270,7 +305,9 @@ class ObjectiveConfig(_Section):
     """γ: a turn's term is weighted by γ^lag."""
     lag_clip: float = Field(0.0, ge=0)
     """κ: a unit's ε is divided by 1 + κ·lag."""
-    advantage: Literal["zscore", "centred"] = "zscore"
+    advantage: Literal["zscore", "centred", "leave_one_out", "batch"] = "zscore"
+    """Reward minus the group's mean, over its spread or not; or minus the mean of the siblings; or
+    minus the mean of the whole batch, over the batch's spread."""
     zero_variance: Literal["keep", "drop"] = "keep"
     """Groups whose rewards are all equal: keep them in the denominators, or leave them out."""
 
@@ -298,10 +335,18 @@ class ObjectiveConfig(_Section):
 
     @model_validator(mode="after")
     def _clips_need_ratio(self) -> Self:
-        if self.surrogate == "log_prob" and (self.dual_clip is not None or self.lag_clip > 0):
+        scales = self.surrogate in ("clipped", "cispo")
+        if (self.dual_clip is not None and self.surrogate != "clipped") or (
+            self.lag_clip > 0 and not scales
+        ):
             raise ValueError(
-                f"objective.surrogate='log_prob' has no ratio to clip, so dual_clip="
+                f"objective.surrogate={self.surrogate!r} has no such clip, so dual_clip="
                 f"{self.dual_clip} and lag_clip={self.lag_clip} contradict it"
+            )
+        if self.surrogate == "dppo_tv" and self.ratio_unit != "token":
+            raise ValueError(
+                f"objective.ratio_unit={self.ratio_unit!r} contradicts surrogate='dppo_tv', which "
+                "compares the probabilities of tokens; set ratio_unit to 'token'"
             )
         return self
 
