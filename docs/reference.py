@@ -68,7 +68,7 @@ def _rows(prefix: str, section: Mapping[str, Any], schema: Mapping[str, Any]) ->
                 f"`{key}`",
                 f"`{_yaml(value.get('default'))}`",
                 _allowed(resolved),
-                value.get("description", ""),
+                " ".join(value.get("description", "").split()),
             )
             yield "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 

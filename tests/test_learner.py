@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from wfr.advantage import advantages
 from wfr.config import TinyModelConfig, parse_config
-from wfr.schema import to_batch
+from wfr.schema import from_batch, to_batch
 from wfr.trajectory import Group, StopReason, Trajectory, Turn, TurnKind, VersionSpan
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
@@ -123,6 +124,18 @@ def test_training_changed_the_weights(one_rank, director):
     before = load_file(f"{director}/model.safetensors")
     moved = max((one_rank[0][name] - before[name]).abs().max().item() for name in before)
     assert 1e-4 < moved < 1e-1
+
+
+def test_objective_reaches_the_learner(director, tmp_path):
+    """A-3PO at lag 0 is centred on μ, not on θ; `batch` compares all groups with each other."""
+    config = _config(objective={"preset": "a3po", "advantage": "batch"}, learner={"minibatches": 1})
+    _, metrics = _run(config, director, tmp_path / "run")
+    groups = [from_batch(batch) for batch in _batches(0)]
+    values = np.concatenate([part.values for part in advantages(groups, "batch")])
+    assert metrics[0]["advantage_max"] == pytest.approx(values.max(), rel=1e-5)
+    assert metrics[0]["advantage_min"] == pytest.approx(values.min(), rel=1e-5)
+    assert metrics[0]["ratio_max"] > 1.01
+    assert metrics[0]["correction_max"] == 1
 
 
 def _refusals(rank, config, director, port, out):
