@@ -1,6 +1,6 @@
 """CISPO: the ratio as a clipped, constant weight of the policy gradient.
 
-    L_u = sg[ clip(ρ_u, 1 − ε_low, 1 + ε_high) ] A log π_θ            arXiv 2506.13585 eq. 4-5
+    L_u = sg[ clip(ρ_u, 1 − ε_low, 1 + ε_high) ] A log π_θ            arXiv 2506.13585
 
 Unlike PPO's minimum, no token loses its gradient. The paper leaves the lower side open (ε_low = 1).
 """

@@ -1,7 +1,7 @@
 """Clipping of importance ratios: PPO's pessimistic minimum with its two bounds, and dual clip.
 
 min(ρ A, clip(ρ, 1 − ε_low, 1 + ε_high) A)            PPO, arXiv 1707.06347 eq. 7
-max(that, c A)  where A < 0                            dual clip, arXiv 1912.09729 eq. 5
+max(that, c A)  where A < 0                            dual clip, arXiv 1912.09729
 """
 
 from __future__ import annotations

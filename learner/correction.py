@@ -5,7 +5,7 @@
     none       1
     truncate   min(w, C)                        truncated importance sampling
     mask       w where low ≤ w ≤ high, else 0   IcePop
-    decoupled  w                                decoupled PPO, arXiv 2505.24298 eq. 5
+    decoupled  w                                decoupled PPO, arXiv 2505.24298
 
 The weight is a constant of the objective: no gradient flows through it.
 """

@@ -112,7 +112,9 @@ def test_stages_and_ranks_learn_the_same(one_rank, director, tmp_path, ranks, st
     weights, metrics = _run(_config(ranks, stage), director, tmp_path / "run")
     expected, expected_metrics = one_rank
     for name, tensor in expected.items():
-        torch.testing.assert_close(weights[name], tensor, atol=2e-6, rtol=2e-5)
+        # Adam divides by a gradient's own size, so rounding of a gradient near 0 moves its weight
+        # by a visible share of a step (1e-3): 2 % of one step is allowed.
+        torch.testing.assert_close(weights[name], tensor, atol=2e-5, rtol=2e-5)
     for key in ("learner/grad_norm", "ratio", "entropy", "kl_behaviour", "reward/mean"):
         got = [step[key] for step in metrics]
         assert got == pytest.approx([step[key] for step in expected_metrics], rel=1e-4), key

@@ -148,9 +148,10 @@ class _Run:
         with os.fdopen(stdin, "wb", closefd=False) as file:
             file.write(request["stdin"].encode("utf-8", "replace"))
         os.lseek(stdin, 0, os.SEEK_SET)
+        zygote = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._become(request["code"], stdin)
+            self._become(request["code"], stdin, zygote)
         os.close(stdin)
         for pipe in self._pipes:
             os.close(pipe.sink)
@@ -165,11 +166,13 @@ class _Run:
     def _pipes(self) -> tuple[_Pipe, _Pipe, _Pipe]:
         return self._stdout, self._stderr, self._report
 
-    def _become(self, code: str, stdin: int) -> NoReturn:
+    def _become(self, code: str, stdin: int, zygote: int) -> NoReturn:
         """Turn this fork into the program; never returns."""
         try:
             _enter(stdin, self._stdout.sink, self._stderr.sink, self._report.sink)
             _confine(self._setup)
+            if os.getppid() != zygote:  # it died before the kernel knew that we must not survive it
+                os._exit(1)
             status, value = _execute(code)
             limit = self._setup["value_bytes"]
             os.write(_REPORT_FD, self._token + status + value.encode("utf-8", "replace")[:limit])
