@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from cluster.remote import Remote
 from wfr.protocols import PeerLostError
@@ -52,9 +52,13 @@ class RemoteSamplers:
         ]
         try:
             ray.get(calls, timeout=self._timeout_s)
-        except RayActorError as error:
-            raise PeerLostError(f"a sampler died during {method}: {error}") from error
         except GetTimeoutError as error:
             raise PeerLostError(
                 f"a sampler did not answer {method} within {self._timeout_s:.0f} s"
             ) from error
+        except RayTaskError as error:
+            # Its process lives, but its engine may not: an update that failed half-way leaves
+            # nothing to rely on.
+            raise PeerLostError(f"a sampler failed during {method}: {error.cause}") from error
+        except RayActorError as error:
+            raise PeerLostError(f"a sampler died during {method}: {error}") from error
