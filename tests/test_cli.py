@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import types
@@ -9,7 +10,7 @@ import types
 import pytest
 from typer.testing import CliRunner
 
-from cluster import cli
+from cluster import cli, console
 from cluster.preflight import Check
 from cluster.run import RunFailedError
 from wfr.config import Config
@@ -48,7 +49,11 @@ def fit(monkeypatch):
     """Make preflight find what it is told, by default nothing wrong."""
 
     def _fit(*results):
-        monkeypatch.setattr(cli, "checks", lambda config, *, overwrite: list(results or GOOD))
+        for command in ("train", "doctor"):
+            module = importlib.import_module(f"cluster.commands.{command}")
+            monkeypatch.setattr(
+                module, "checks", lambda config, *, overwrite: list(results or GOOD)
+            )
 
     _fit()
     return _fit
@@ -92,7 +97,7 @@ def wfr(*arguments):
 def test_bad_configuration_names_file_key_and_value(write, command, text, words):
     path = write(text)
     result = wfr(*command, path)
-    assert result.exit_code == cli.BAD_INPUT
+    assert result.exit_code == console.BAD_INPUT
     for word in (path, *words):
         assert word in result.stderr
     assert result.stdout == ""
@@ -109,20 +114,20 @@ def test_bad_configuration_names_file_key_and_value(write, command, text, words)
 )
 def test_bad_override_names_key_and_value(write, override, words):
     result = wfr("train", write(""), "--set", override)
-    assert result.exit_code == cli.BAD_INPUT
+    assert result.exit_code == console.BAD_INPUT
     for word in words:
         assert word in result.stderr
 
 
 def test_missing_file(tmp_path):
     result = wfr("train", str(tmp_path / "none.yaml"))
-    assert result.exit_code == cli.BAD_INPUT
+    assert result.exit_code == console.BAD_INPUT
     assert f"{tmp_path / 'none.yaml'}: cannot be read" in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [["train"], ["fly"], ["train", "x.yaml", "--sset", "a=1"]])
 def test_bad_usage(arguments):
-    assert wfr(*arguments).exit_code == cli.BAD_INPUT
+    assert wfr(*arguments).exit_code == console.BAD_INPUT
 
 
 # ---- help
@@ -153,7 +158,7 @@ def test_no_arguments_is_the_help():
 def test_doctor_as_json(fit):
     fit(GOOD[0], Check("sandbox", False, "no bwrap", "install bubblewrap"))
     result = wfr("doctor", "--json")
-    assert result.exit_code == cli.NOT_FIT
+    assert result.exit_code == console.NOT_FIT
     assert json.loads(result.stdout) == [
         {"name": "python", "ok": True, "detail": "Python 3.11", "remedy": ""},
         {"name": "sandbox", "ok": False, "detail": "no bwrap", "remedy": "install bubblewrap"},
@@ -165,14 +170,14 @@ def test_doctor_on_this_machine(write):
     rows = json.loads(result.stdout)
     assert {"python", "memory", "tasks", "run directory"} <= {row["name"] for row in rows}
     assert all(row["ok"] or row["remedy"] for row in rows)
-    assert result.exit_code == (cli.DONE if all(row["ok"] for row in rows) else cli.NOT_FIT)
+    assert result.exit_code == (console.DONE if all(row["ok"] for row in rows) else console.NOT_FIT)
 
 
 def test_doctor_prints_every_check_and_commands_as_they_are(fit):
     remedy = f"pip install 'wfr[cpu]' [/x]; see {'/long' * 30}"
     fit(GOOD[0], Check("packages", False, "ray[default] is missing", remedy))
     result = wfr("doctor")
-    assert result.exit_code == cli.NOT_FIT
+    assert result.exit_code == console.NOT_FIT
     assert result.stdout.splitlines() == [
         "ok   python: Python 3.11",
         "FAIL packages: ray[default] is missing",
@@ -181,7 +186,7 @@ def test_doctor_prints_every_check_and_commands_as_they_are(fit):
 
 
 def test_doctor_is_content(fit):
-    assert wfr("doctor").exit_code == cli.DONE
+    assert wfr("doctor").exit_code == console.DONE
 
 
 # ---- train
@@ -189,7 +194,7 @@ def test_doctor_is_content(fit):
 
 def test_train_launches_the_configured_run(launched, write):
     result = wfr("train", write("run: {name: r}"), "--set", "buffer.max_lag=0", "--overwrite")
-    assert result.exit_code == cli.DONE
+    assert result.exit_code == console.DONE
     ((config, overwrite, quiet),) = launched.calls
     assert (config.run.name, config.buffer.max_lag, overwrite, quiet) == ("r", 0, True, False)
     for words in ("run r: done", "0.250", "0.750", "hop1", "3 steps", "1234 tokens"):
@@ -205,8 +210,8 @@ def test_train_as_json_prints_nothing_else_on_stdout(launched, write):
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (RunFailedError("4 samplers were lost [/x]"), cli.FAILED),
-        (FileExistsError("runs/r already holds a run (journal)"), cli.BAD_INPUT),
+        (RunFailedError("4 samplers were lost [/x]"), console.FAILED),
+        (FileExistsError("runs/r already holds a run (journal)"), console.BAD_INPUT),
     ],
 )
 def test_a_run_that_fails_says_why_without_a_traceback(launched, write, error, code):
@@ -221,10 +226,10 @@ def test_a_run_that_fails_says_why_without_a_traceback(launched, write, error, c
 @pytest.mark.parametrize(
     ("names", "code"),
     [
-        (["tasks"], cli.BAD_INPUT),
-        (["model", "run directory"], cli.BAD_INPUT),
-        (["memory"], cli.NOT_FIT),
-        (["tasks", "memory"], cli.NOT_FIT),
+        (["tasks"], console.BAD_INPUT),
+        (["model", "run directory"], console.BAD_INPUT),
+        (["memory"], console.NOT_FIT),
+        (["tasks", "memory"], console.NOT_FIT),
     ],
 )
 def test_nothing_starts_where_a_check_fails(fit, launched, write, names, code):
@@ -238,4 +243,4 @@ def test_nothing_starts_where_a_check_fails(fit, launched, write, names, code):
 
 
 def test_exit_codes_are_the_documented_ones():
-    assert (cli.DONE, cli.FAILED, cli.BAD_INPUT, cli.NOT_FIT) == (0, 1, 2, 3)
+    assert (console.DONE, console.FAILED, console.BAD_INPUT, console.NOT_FIT) == (0, 1, 2, 3)

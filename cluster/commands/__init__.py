@@ -1,0 +1,1 @@
+"""The commands of `wfr`, one file each; `cluster.cli` puts them together."""

@@ -1,0 +1,37 @@
+"""`wfr doctor`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from cluster.console import DONE, NOT_FIT, AsJson, Overrides, load, print_line
+from cluster.preflight import checks
+from wfr.config import Config
+
+
+def doctor(
+    config: Annotated[
+        Path | None, typer.Argument(help="Check for this run; none: defaults.")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask whether this machine and installation are fit for a run, and what to do if not."""
+    results = checks(load(config, overrides) if config else Config(), overwrite=True)
+    if as_json:
+        rows = [
+            {"name": c.name, "ok": c.ok, "detail": c.detail, "remedy": c.remedy} for c in results
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        for check in results:
+            mark = "[green]ok  [/]" if check.ok else "[red]FAIL[/]"
+            print_line(f"{mark} {check.name}: {escape(check.detail)}")
+            if not check.ok:
+                print_line(f"       remedy: {escape(check.remedy)}")
+    raise typer.Exit(DONE if all(check.ok for check in results) else NOT_FIT)

@@ -1,0 +1,79 @@
+"""`wfr train`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cluster.console import BAD_INPUT, FAILED, NOT_FIT, AsJson, ConfigFile, Overrides, fail, load
+from cluster.preflight import checks, explain
+from wfr.config import Config, ConfigError
+
+Overwrite = Annotated[bool, typer.Option(help="Replace the run that the run directory holds.")]
+
+
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a director: sample, act, learn and publish, all at once.
+
+    Writes runs/NAME/ with config.json, metrics.jsonl, journal/, checkpoints/ and summary.json.
+    Ctrl-C ends the run in order, with a checkpoint; a second one kills it.
+
+    Examples:
+      wfr train cluster/configs/quickstart.yaml
+      wfr train cluster/configs/quickstart.yaml --set buffer.max_lag=0 --set run.name=synchronous
+    """
+    settings = load(config, overrides)
+    _preflight(settings, overwrite=overwrite)
+    from cluster.launch import launch
+    from cluster.run import RunFailedError
+
+    try:
+        summary = launch(settings, overwrite=overwrite, quiet=as_json)
+    except FileExistsError as error:
+        fail(BAD_INPUT, str(error))
+    except ConfigError as error:
+        fail(NOT_FIT, str(error))
+    except RunFailedError as error:
+        fail(FAILED, str(error))
+    _show(summary, as_json=as_json)
+
+
+def _preflight(config: Config, *, overwrite: bool) -> None:
+    results = checks(config, overwrite=overwrite)
+    faults = explain(results)
+    if faults:
+        bad_input = {"tasks", "model", "tokenizer", "run directory"}
+        failing = {check.name for check in results if not check.ok}
+        fail(BAD_INPUT if failing <= bad_input else NOT_FIT, faults)
+
+
+def _show(summary: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+        return
+    if "em_before" not in summary:
+        typer.echo(f"run {summary['name']}: stopped before it began to train")
+        return
+    table = Table("", "before", "after", title=f"run {summary['name']}: {summary['status']}")
+    table.add_row("exact match", f"{summary['em_before']:.3f}", f"{summary['em_after']:.3f}")
+    for skill, after in summary["skills_after"].items():
+        before = summary["skills_before"].get(skill, float("nan"))
+        table.add_row(f"  {skill}", f"{before:.3f}", f"{after:.3f}")
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{summary['steps']} steps in {summary['rl_seconds']:.0f} s "
+        f"({summary['wall_seconds']:.0f} s in all), lag at most {summary['max_lag_seen']} of "
+        f"{summary['max_lag']}, {summary['tokens_generated']} tokens generated, "
+        f"{summary['tokens_consumed']} consumed, peak memory {summary['peak_memory_gib']} GiB",
+        highlight=False,
+    )
