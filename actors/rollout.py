@@ -115,6 +115,7 @@ class Rollout:
             reward=reward.total,
             reward_parts={**reward.parts, **reward.metrics},
             operator_calls=self._calls,
+            source=task.source,
             answer=answer,
             error=error,
             started_at=started,

@@ -87,6 +87,7 @@ def test_a_finished_episode_is_labelled_and_scored():
     assert trajectory.stop_reason is StopReason.ANSWERED
     assert (trajectory.reward, trajectory.reward_parts) == (1.0, {"correct": 1.0})
     assert (trajectory.answer, trajectory.error) == ("a", "")
+    assert (trajectory.task_id, trajectory.source) == ("t", "test")
     assert 0 < trajectory.started_at <= trajectory.finished_at
     assert played("say b;")[0].reward == 0.0
 

@@ -52,6 +52,7 @@ def trajectories(draw):
         operator_calls=draw(
             some(OperatorCall, texts, texts, reals, counts, counts, reals, st.booleans(), texts)
         ),
+        source=draw(texts),
         answer=draw(texts),
         error=draw(texts),
         started_at=draw(reals),
@@ -125,7 +126,7 @@ def test_token_columns_are_read_without_a_copy(name):
 )
 def test_another_version_is_refused_with_both_numbers(metadata, found):
     batch = to_batch(Group("g", "task", 0, [trajectory()]))
-    with pytest.raises(SchemaVersionError, match=f"{found}.*reads 1"):
+    with pytest.raises(SchemaVersionError, match=f"{found}.*reads 2"):
         from_batch(batch.replace_schema_metadata(metadata))
 
 

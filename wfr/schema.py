@@ -24,7 +24,7 @@ from wfr.trajectory import (
     VersionSpan,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _VERSION_KEY = b"wfr.schema_version"
 
 
@@ -76,6 +76,7 @@ _PLAIN_COLUMNS = {
     "sibling": pa.int32(),
     "stop_reason": pa.string(),
     "reward": pa.float64(),
+    "source": pa.string(),
     "answer": pa.string(),
     "error": pa.string(),
     "started_at": pa.float64(),

@@ -139,6 +139,7 @@ class Trajectory:
         behaviour_logprob: float32 [T], log-probability under the sampler; 0 where turn_id is −1.
         version_spans: cover exactly the policy tokens, in order, without overlap.
         reward: total reward; NaN for a world failure.
+        source: where the task came from; what source-partitioned advantages compare within.
     """
 
     run_id: str
@@ -155,6 +156,7 @@ class Trajectory:
     reward: float = float("nan")
     reward_parts: Mapping[str, float] = dataclasses.field(default_factory=dict)
     operator_calls: list[OperatorCall] = dataclasses.field(default_factory=list)
+    source: str = ""
     answer: str = ""
     error: str = ""
     started_at: float = 0.0
