@@ -51,8 +51,8 @@ lint: env  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(PACKAGES) docs requirements
 
-bench: env  ## the benchmarks that fit a CPU
-	$(BIN)/python -m benchmarks
+bench: env  ## the benchmarks that fit a CPU; NAME="buffer weights" for some
+	$(BIN)/python -m benchmarks $(NAME)
 
 env: $(LOCKED) $(READY)  ## just the environment
 
