@@ -1,8 +1,8 @@
 """The report: one JSON file per benchmark, and the table made of all of them.
 
 `benchmarks/results/NAME.json` is what `make bench` found last; it is kept in the repository, so
-that the next run has something to be compared with. A figure counts as worse only where its median lies
-beyond the old one by more than both spreads and a twentieth: noise is not news.
+that the next run has something to be compared with. A figure counts as worse only where its median
+lies beyond the old one by more than both spreads and a twentieth: noise is not news.
 """
 
 from __future__ import annotations
