@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from actors.recorder import Recorder
+from wfr.backends.base import BackendConfigError
 from wfr.environments.base import Environment, Reward, TimeStep
 from wfr.protocols import Sample, SamplingRequest
 from wfr.tasks.source import Task
@@ -84,7 +85,11 @@ class Rollout:
         self._calls: list[OperatorCall] = []
 
     async def run(self, task: Task, episode: EpisodeId) -> Trajectory:
-        """Play the episode to its end; whatever goes wrong becomes the trajectory's stop reason."""
+        """Play the episode to its end; whatever goes wrong becomes the trajectory's stop reason.
+
+        Raises:
+            BackendConfigError: no episode can be played with this executor.
+        """
         started = time.time()
         recorder, reason = Recorder(()), StopReason.ENVIRONMENT_FAILED
         reward, answer, error = Reward(float("nan"), {}), "", ""
@@ -99,6 +104,8 @@ class Rollout:
             reason = ended  # only now: an episode that cannot be scored was failed by the world
         except WorldFailureError as failure:
             reason, error = failure.reason, failure.message
+        except BackendConfigError:
+            raise  # not this episode's fault, and every other would fail alike
         except Exception:  # noqa: BLE001 - a user's environment may raise anything; it is recorded
             error = traceback.format_exc()
         recorder.close()

@@ -30,6 +30,7 @@ from cluster.run_directory import RunDirectory
 from cluster.samplers import SamplerPool, gist
 from cluster.summary import Tally, evaluations, tallied, tokens
 from cluster.usage import IdleMeter, MemoryMeter
+from wfr.backends.base import BackendConfigError
 from wfr.buffer import Batch, BufferClosedError
 from wfr.config import Config
 from wfr.metrics import RunMetrics
@@ -98,7 +99,7 @@ class Run:
                 f"a process that the run cannot do without has died: {gist(error)} "
                 f"See {self._directory.path / 'logs'}.",
             ) from error
-        except (RunFailedError, RepeatedFailureError, PublishError, FloatingPointError) as error:
+        except _ENDING as error:
             raise self._failed(summary, str(error)) from error
         finally:
             await self._shutdown()
@@ -343,6 +344,13 @@ class Run:
         await self._topology.shutdown()
 
 
+_ENDING = (
+    RunFailedError,
+    RepeatedFailureError,
+    PublishError,
+    BackendConfigError,
+    FloatingPointError,
+)
 _MAX_LOSSES = 3
 _LAST_WORK_S = 10.0
 

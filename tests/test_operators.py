@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wfr.backends.base import BackendError
+from wfr.backends.base import BackendError, Completion
 from wfr.backends.retry import Retrying
 from wfr.config import SearchConfig
 from wfr.operators.base import ArgumentError, Scope, read_inputs, tagged
@@ -31,6 +31,18 @@ def call(operator, argument):
 def prompted(name, *replies):
     backend = FakeBackend(*replies)
     return PromptedOperator(PROMPTED[name], backend), backend
+
+
+def test_a_refusal_is_shown_and_recorded():
+    class Refusing:
+        name = "many"
+
+        async def complete(self, request):
+            return Completion("I cannot help with that.", status="refused", backend="one of many")
+
+    outcome = call(PromptedOperator(PROMPTED["AnswerGenerate"], Refusing()), "question")
+    assert outcome.text == "I cannot help with that."
+    assert (outcome.call.status, outcome.call.backend) == ("refused", "one of many")
 
 
 def test_pools_of_the_paper():

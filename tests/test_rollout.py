@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.rollout import EpisodeId, Limits, Rollout
+from wfr.backends.base import BackendConfigError
 from wfr.config import ThinkActConfig
 from wfr.environments.think_act import ThinkAct
 from wfr.tasks.source import Task
@@ -230,6 +231,12 @@ def test_a_bug_in_the_environment_leaves_its_traceback():
     assert trajectory.stop_reason is StopReason.ENVIRONMENT_FAILED
     assert trajectory.error.rstrip().endswith("KeyError: 'oops'")
     assert "Traceback" in trajectory.error
+
+
+def test_a_wrong_executor_configuration_ends_more_than_the_episode():
+    environment = FakeEnvironment(BackendConfigError("no such model"))
+    with pytest.raises(BackendConfigError, match="no such model"):
+        played("get a;", environment=environment)
 
 
 @pytest.mark.parametrize(

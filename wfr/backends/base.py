@@ -30,7 +30,14 @@ class OperatorRequest:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Completion:
-    """A reply and what it took: tokens, seconds, US dollars."""
+    """A reply and what it took: tokens, seconds, US dollars.
+
+    Attributes:
+        status: `ok`; or why there is no proper reply, which is the operator's business: `refused`
+            by the model or its filter, `too_long` for the model, `over_budget` of the episode. The
+            text then says so.
+        backend: who replied, where the backend that was asked passes requests on.
+    """
 
     text: str
     prompt_tokens: int = 0
@@ -38,10 +45,25 @@ class Completion:
     seconds: float = 0.0
     cost_usd: float = 0.0
     cache_hit: bool = False
+    status: str = "ok"
+    backend: str = ""
 
 
 class BackendError(Exception):
-    """A request that failed in a way that may pass: worth another attempt."""
+    """A request that failed in a way that may pass: worth another attempt.
+
+    Attributes:
+        retry_after_s: how long the backend asked to be left alone, if it did.
+    """
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        """Say what failed."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class BackendConfigError(Exception):
+    """A request that fails however often it is made: the run stops, with the remedy in the text."""
 
 
 class Backend(Protocol):
@@ -53,5 +75,10 @@ class Backend(Protocol):
         ...
 
     async def complete(self, request: OperatorRequest) -> Completion:
-        """Answer one request; raises BackendError where another attempt may succeed."""
+        """Answer one request.
+
+        Raises:
+            BackendError: another attempt may succeed.
+            BackendConfigError: none will; the run has to stop.
+        """
         ...

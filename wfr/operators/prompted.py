@@ -45,12 +45,13 @@ class PromptedOperator:
         replies = await self._replies(inputs)
         call = OperatorCall(
             self.spec.name,
-            self._backend.name,
+            replies[0].backend or self._backend.name,
             time.perf_counter() - started,
             prompt_tokens=sum(r.prompt_tokens for r in replies),
             completion_tokens=sum(r.completion_tokens for r in replies),
             cost_usd=sum(r.cost_usd for r in replies),
             cache_hit=all(r.cache_hit for r in replies),
+            status=next((r.status for r in replies if r.status != "ok"), "ok"),
         )
         return Outcome(self._declaration.show([r.text for r in replies]), call)
 
