@@ -216,7 +216,7 @@ def test_a_bug_is_not_tried_again():
 
 
 def result(status, stdout="", stderr="", value=None):
-    return Result(status, stdout, stderr, value, 0.0)
+    return Result(status, stdout, stderr, value)
 
 
 @pytest.mark.parametrize(

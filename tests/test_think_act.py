@@ -182,7 +182,7 @@ def test_the_legacy_reward_reads_the_whole_response():
             *(None, "<think>a</think><tool>AnswerGenerate: q</tool>", StopReason.BACKEND_FAILED),
         ),
         (
-            *(None, FakeSandbox({"1": Result(Status.UNAVAILABLE, "", "gone", None, 0.0)})),
+            *(None, FakeSandbox({"1": Result(Status.UNAVAILABLE, stderr="gone")})),
             *("<think>a</think><tool>Programmer: 1</tool>", StopReason.SANDBOX_UNAVAILABLE),
         ),
     ],

@@ -13,7 +13,7 @@ import numpy as np
 from wfr.backends.base import Completion, OperatorRequest
 from wfr.environments.base import Environment, Reward, StepType, TimeStep
 from wfr.protocols import PeerLostError, Sample, SamplingRequest
-from wfr.sandbox import Result, Status
+from wfr.sandbox import Limits, Result, Status
 from wfr.tasks.source import Task
 from wfr.trajectory import Message, StopReason, TurnKind, VersionSpan
 
@@ -59,13 +59,21 @@ class FakeSandbox:
         self._outcomes = outcomes or {}
         self.programs: list[str] = []
 
-    async def run(self, code: str, *, stdin: str = "") -> Result:
-        """Look the program up."""
+    async def run(
+        self,
+        code: str,
+        *,
+        stdin: str = "",
+        files: Mapping[str, str | bytes] | None = None,
+        tests: Sequence[str] = (),
+        limits: Limits | None = None,
+    ) -> Result:
+        """Look the program up; what else is asked for changes nothing."""
         self.programs.append(code)
         outcome = self._outcomes.get(code)
         if isinstance(outcome, Result):
             return outcome
-        return Result(Status.PASSED, "", "", outcome, 0.0)
+        return Result(Status.PASSED, value=outcome)
 
 
 Reply = Sequence[int] | Callable[[SamplingRequest], Sequence[int]]

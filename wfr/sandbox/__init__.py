@@ -1,6 +1,6 @@
 """Sandbox: where code that a model wrote runs."""
 
 from wfr.sandbox.confinement import available
-from wfr.sandbox.sandbox import Result, Sandbox, Status
+from wfr.sandbox.sandbox import Limits, Result, Sandbox, Status, TestOutcome, Usage
 
-__all__ = ["Result", "Sandbox", "Status", "available"]
+__all__ = ["Limits", "Result", "Sandbox", "Status", "TestOutcome", "Usage", "available"]

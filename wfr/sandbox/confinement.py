@@ -33,8 +33,9 @@ VALUE_BYTES = 1 << 16
 
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib64", "/lib32", "/etc/ld.so.cache")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
-_ZYGOTE = Path(__file__).with_name("zygote.py")
-_INSIDE = "/sandbox/zygote.py"
+_INSIDE = Path(__file__).with_name("inside")
+_ROOM = "/sandbox"
+_ZYGOTE = f"{_ROOM}/zygote.py"
 _ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "LANG": "C.UTF-8",
@@ -151,8 +152,8 @@ def bubblewrap() -> Wall:
             command += ["--ro-bind", str(source), str(source)]
     for device in _DEVICES:
         command += ["--dev-bind", device, device]
-    command += ["--ro-bind", str(_ZYGOTE), _INSIDE]
-    command += ["--remount-ro", "/", "--chdir", "/tmp", "--", *_interpreter(), _INSIDE]
+    command += ["--ro-bind", str(_INSIDE), _ROOM]
+    command += ["--remount-ro", "/", "--chdir", "/tmp", "--", *_interpreter(), _ZYGOTE]
     return Wall("bubblewrap", tuple(command))
 
 
@@ -168,7 +169,7 @@ def namespaces() -> Wall:
 
 def unconfined() -> Wall:
     """No wall: limits and system-call filter only. For machines whose owner accepted that."""
-    return Wall("unconfined", (*_interpreter(), str(_ZYGOTE)), has_own_tmp=False)
+    return Wall("unconfined", (*_interpreter(), str(_INSIDE / "zygote.py")), has_own_tmp=False)
 
 
 def _build_root() -> Iterator[str]:
@@ -189,7 +190,7 @@ def _build_root() -> Iterator[str]:
             yield f"mount --bind -o ro,nosuid,nodev {shlex.quote(str(source))} {target}"
     for device in _DEVICES:
         yield f"touch .{device}; mount --bind {device} .{device}"
-    yield f"touch .{_INSIDE}; mount --bind -o ro {shlex.quote(str(_ZYGOTE))} .{_INSIDE}"
+    yield f"mount --bind -o ro,nosuid,nodev {shlex.quote(str(_INSIDE))} .{_ROOM}"
     yield "pivot_root . old"
     # umount(8) wants a /proc; removing the directory proves that nothing is mounted there any more
     detach = "import ctypes; ctypes.CDLL(None).umount2(b'/old', 2)"
@@ -198,7 +199,7 @@ def _build_root() -> Iterator[str]:
     yield "cd /tmp"
     yield (
         "exec setpriv --no-new-privs --bounding-set=-all --inh-caps=-all "
-        f"--securebits=+noroot,+noroot_locked {shlex.join((*_interpreter(), _INSIDE))}"
+        f"--securebits=+noroot,+noroot_locked {shlex.join((*_interpreter(), _ZYGOTE))}"
     )
 
 

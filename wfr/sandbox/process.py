@@ -27,11 +27,11 @@ class ZygoteProcess:
         self,
         process: asyncio.subprocess.Process,
         scratch: tempfile.TemporaryDirectory[str] | None,
-        reply_s: float,
+        wall_s: float,
     ) -> None:
         self._process = process
         self._scratch = scratch
-        self._reply_s = reply_s
+        self._wall_s = wall_s
 
     @classmethod
     async def start(cls, wall: Wall, config: SandboxConfig) -> ZygoteProcess:
@@ -47,7 +47,7 @@ class ZygoteProcess:
             env=wall.environment,
             start_new_session=True,
         )
-        zygote = cls(process, scratch, config.wall_s + _GRACE_S)
+        zygote = cls(process, scratch, config.wall_s)
         try:
             await zygote._exchange(setup_frame(config), _START_S)
         except BaseException:
@@ -55,9 +55,9 @@ class ZygoteProcess:
             raise
         return zygote
 
-    async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The reply to one request; raises ZygoteDiedError."""
-        return await self._exchange(request, self._reply_s)
+    async def ask(self, request: dict[str, Any], wall_s: float | None = None) -> dict[str, Any]:
+        """The reply to one request that may run for `wall_s`; raises ZygoteDiedError."""
+        return await self._exchange(request, (wall_s or self._wall_s) + _GRACE_S)
 
     def kill(self) -> None:
         """End it at once, without waiting; process 1 takes its namespace along."""

@@ -6,21 +6,24 @@ JSON frame per request from its standard input and writes one per reply to its s
 child that runs the program has neither of the two: what the program reports comes through a pipe as
 bytes that are cut, never parsed, and the verdict about how it ended is made here.
 
-    {"code": ..., "stdin": ...}
-    -> {"status", "stdout", "stderr", "value", "seconds", "dirty"}
+    {"code", "stdin", "files", "tests", "limits"}
+    -> {"status", "stdout", "stderr", "value", "tests", "usage", "dirty"}
 
 `passed` means that the program ran past its last line. `os._exit(0)` or `sys.exit(0)` before it is
 an error, because whoever appends checks to a program must not see them skipped and call it passed.
+
+Tests run in a second fork (`trial.py`), which never holds the program and alone has the channel of
+the verdict; the fork with the program (`candidate.py`) has a channel of arguments and results.
 """
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import ctypes
+import functools
 import gc
 import importlib
 import json
-import linecache
 import os
 import resource
 import select
@@ -29,16 +32,24 @@ import site
 import struct
 import sys
 import time
-import traceback
-import types
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from wfr.sandbox.inside import candidate, program, trial
+else:  # behind the wall there is no package
+    sys.path.insert(0, os.path.dirname(__file__))
+    import candidate
+    import program
+    import trial
+
+    del sys.path[0]
 
 _PRELOADED = (
     *("bisect", "cmath", "collections", "copy", "dataclasses", "datetime", "decimal", "enum"),
     *("fractions", "functools", "heapq", "io", "itertools", "math", "operator", "random", "re"),
     *("statistics", "string", "textwrap", "typing"),
 )
-_PROGRAM = "<program>"
 _REPORT_FD = 3
 _TOKEN_BYTES = 16
 _OPEN_FILES = 64
@@ -142,22 +153,31 @@ class _Run:
         self._clean = set(os.listdir("."))  # not empty where the interpreter lives below /tmp
 
     def serve(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Run one program and say how it ended."""
+        """Run one program, and its tests if there are any, and say how it ended."""
+        self._setup = {**self._setup, **request["limits"]}
+        if request["tests"]:
+            self._report.limit = self._setup["output_bytes"]
         started = time.monotonic()
-        stdin = os.memfd_create("stdin")
-        with os.fdopen(stdin, "wb", closefd=False) as file:
-            file.write(request["stdin"].encode("utf-8", "replace"))
-        os.lseek(stdin, 0, os.SEEK_SET)
-        zygote = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            self._become(request["code"], stdin, zygote)
+        for name, body in request["files"].items():
+            _write_file(name, bytes.fromhex(body))
+        stdin = _as_file(request["stdin"].encode("utf-8", "replace"))
+        pid, tests = self._start(request, stdin)
         os.close(stdin)
         for pipe in self._pipes:
             os.close(pipe.sink)
-        status = self._watch(pid, started + self._setup["wall_s"])
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        reply = self._reply(status, code, time.monotonic() - started)
+        status = self._watch(tests or pid, started + self._setup["wall_s"])
+        os.kill(pid, signal.SIGKILL)
+        _, code, usage = os.wait4(pid, 0)
+        if tests:
+            os.waitpid(tests, 0)
+        for pipe in self._pipes:
+            pipe.drain()
+        reply = self._reply(status, os.waitstatus_to_exitcode(code), request["tests"])
+        reply["usage"] = {
+            "seconds": time.monotonic() - started,
+            "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "peak_memory_mib": usage.ru_maxrss / 1024,
+        }
         for pipe in self._pipes:
             os.close(pipe.source)
         return reply
@@ -166,21 +186,55 @@ class _Run:
     def _pipes(self) -> tuple[_Pipe, _Pipe, _Pipe]:
         return self._stdout, self._stderr, self._report
 
-    def _become(self, code: str, stdin: int, zygote: int) -> NoReturn:
-        """Turn this fork into the program; never returns."""
+    def _start(self, request: dict[str, Any], stdin: int) -> tuple[int, int]:
+        """Fork the program and, where there are tests, their process; 0: there is none."""
+        zygote = os.getpid()
+        null = os.open("/dev/null", os.O_RDWR)
+        if not request["tests"]:
+            outside: tuple[int, ...] = (stdin, *(pipe.sink for pipe in self._pipes))
+            pid = os.fork()
+            if pid == 0:
+                self._become(zygote, outside, functools.partial(self._run_program, request["code"]))
+            os.close(null)
+            return pid, 0
+        calls, answers = os.pipe(), os.pipe()
+        outside = (stdin, self._stdout.sink, self._stderr.sink, calls[0], answers[1])
+        pid = os.fork()
+        if pid == 0:
+            self._become(zygote, outside, functools.partial(_run_candidate, request["code"]))
+        outside = (null, null, null, self._report.sink, calls[1], answers[0])
+        tests = os.fork()
+        if tests == 0:
+            self._become(zygote, outside, functools.partial(self._run_tests, request["tests"]))
+        for fd in (*calls, *answers, null):
+            os.close(fd)
+        return pid, tests
+
+    def _become(self, zygote: int, outside: tuple[int, ...], work: Callable[[], None]) -> NoReturn:
+        """Turn this fork into a confined process with these descriptors; never returns."""
         try:
-            _enter(stdin, self._stdout.sink, self._stderr.sink, self._report.sink)
+            _enter(outside)
             _confine(self._setup)
             if os.getppid() != zygote:  # it died before the kernel knew that we must not survive it
                 os._exit(1)
-            status, value = _execute(code)
-            limit = self._setup["value_bytes"]
-            os.write(_REPORT_FD, self._token + status + value.encode("utf-8", "replace")[:limit])
+            work()
         finally:
             os._exit(0)
 
+    def _run_program(self, code: str) -> None:
+        status, value, _ = program.execute(code)
+        limit = self._setup["value_bytes"]
+        os.write(_REPORT_FD, self._token + status + value.encode("utf-8", "replace")[:limit])
+
+    def _run_tests(self, tests: list[str]) -> None:
+        channel = trial.Channel(4, 5)
+        letter = channel.loaded()
+        os.write(_REPORT_FD, self._token + letter)
+        if letter == b"T":
+            trial.judge(tests, channel, _report_line)
+
     def _watch(self, pid: int, deadline: float) -> str:
-        """Collect output until the program ends; `""`, or why it was killed here."""
+        """Collect output until process `pid` ends; `""`, or why it was killed here."""
         poll = select.poll()
         ended = os.pidfd_open(pid)
         poll.register(ended, select.POLLIN)
@@ -206,20 +260,21 @@ class _Run:
                 status = "timeout"
         os.kill(pid, signal.SIGKILL)
         os.close(ended)
-        for pipe in self._pipes:
-            pipe.drain()
         return status
 
-    def _reply(self, status: str, code: int, seconds: float) -> dict[str, Any]:
-        stderr, value = self._stderr.text(), None
+    def _reply(self, status: str, code: int, tests: list[str]) -> dict[str, Any]:
+        stderr, value, outcomes = self._stderr.text(), None, []
         report = bytes(self._report.data)
+        spoke = report.startswith(self._token)
+        letter, rest = report[_TOKEN_BYTES : _TOKEN_BYTES + 1], report[_TOKEN_BYTES + 1 :]
         if not status and any(pipe.over for pipe in self._pipes):
             status = "output_limit"
-        if not status and report.startswith(self._token):
-            verdict = report[_TOKEN_BYTES : _TOKEN_BYTES + 1]
-            status = {b"P": "passed", b"V": "passed", b"M": "memory"}.get(verdict, "error")
-            if verdict == b"V":
-                value = report[_TOKEN_BYTES + 1 :].decode("utf-8", "replace")
+        if letter == b"T" and spoke:
+            outcomes = _outcomes(rest)
+            status = status or _verdict(outcomes, len(tests))
+        elif not status and spoke and letter != b"L":
+            status = {b"P": "passed", b"V": "passed", b"M": "memory"}.get(letter, "error")
+            value = rest.decode("utf-8", "replace") if letter == b"V" else None
         elif not status:
             status = _how_it_died(code)
             stderr += f"the program ended before its last line (exit code {code})\n"
@@ -228,9 +283,53 @@ class _Run:
             "stdout": self._stdout.text(),
             "stderr": stderr,
             "value": value,
-            "seconds": seconds,
+            "tests": outcomes,
             "dirty": set(os.listdir(".")) != self._clean,
         }
+
+
+def _as_file(data: bytes) -> int:
+    """A descriptor that reads `data`."""
+    fd = os.memfd_create("stdin")
+    with os.fdopen(fd, "wb", closefd=False) as file:
+        file.write(data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _write_file(name: str, data: bytes) -> None:
+    """A file that the program finds in its directory."""
+    os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
+    with open(name, "wb") as file:
+        file.write(data)
+
+
+def _report_line(line: list[str]) -> None:
+    os.write(_REPORT_FD, json.dumps(line).encode() + b"\n")
+
+
+def _outcomes(report: bytes) -> list[list[str]]:
+    """Whole lines of a report that the tests' process alone can write."""
+    return [list(json.loads(line)) for line in report.split(b"\n")[:-1]]
+
+
+def _verdict(outcomes: list[list[str]], count: int) -> str:
+    words = [word for word, _ in outcomes]
+    if words == ["passed"] * count:
+        return "passed"
+    if "unsupported" in words:
+        return "unavailable"
+    return "failed" if len(words) == count else "killed"
+
+
+def _run_candidate(code: str) -> None:
+    """Load the program, then answer its tests."""
+    letter, _, scope = program.execute(code)
+    with contextlib.suppress(OSError):  # the tests are done
+        if letter in b"PV":
+            candidate.Candidate(scope, _REPORT_FD, 4).serve()
+        else:
+            candidate.give_up(4, "memory" if letter == b"M" else "error")
 
 
 def _how_it_died(code: int) -> str:
@@ -239,13 +338,13 @@ def _how_it_died(code: int) -> str:
     return "killed" if code < 0 else "error"
 
 
-def _enter(stdin: int, stdout: int, stderr: int, report: int) -> None:
-    """Give the child its four descriptors and no other."""
-    for target, source in enumerate((stdin, stdout, stderr, report)):
+def _enter(outside: tuple[int, ...]) -> None:
+    """Give a fork these descriptors, from 0 on, and no other."""
+    for target, source in enumerate(outside):
         os.dup2(source, target + 64)
-    for target in range(4):
+    for target in range(len(outside)):
         os.dup2(target + 64, target)
-    os.closerange(4, 128)
+    os.closerange(len(outside), 128)
     os.setsid()
 
 
@@ -262,73 +361,17 @@ def _confine(setup: dict[str, Any]) -> None:
         resource.setrlimit(what, (limit, limit))
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    program = bytes.fromhex(setup["filter"])
-    if program:
-        instructions = ctypes.create_string_buffer(program, len(program))
+    rules = bytes.fromhex(setup["filter"])
+    if rules:
+        instructions = ctypes.create_string_buffer(rules, len(rules))
         address = ctypes.addressof(instructions)
-        header = struct.pack("HxxxxxxQ", len(program) // 8, address)
+        header = struct.pack("HxxxxxxQ", len(rules) // 8, address)
         _prctl(_PR_SET_SECCOMP, 2, ctypes.c_char_p(header))
 
 
 def _prctl(option: int, value: int, pointer: ctypes.c_char_p | None = None) -> None:
     if _LIBC.prctl(option, ctypes.c_ulong(value), pointer or ctypes.c_ulong(0), 0, 0):
         raise OSError(ctypes.get_errno(), f"prctl({option})")
-
-
-class _Outcome:
-    """Turns whatever the program raises into one letter for the report, and prints it."""
-
-    letter = b"E"
-
-    def __enter__(self) -> _Outcome:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> bool:
-        if kind is None:
-            return False
-        self.letter = b"M" if issubclass(kind, MemoryError) else b"E"
-        if error is not None:
-            traceback.print_exception(kind, error, _below(trace), limit=-20)
-        return True
-
-
-def _below(trace: types.TracebackType | None) -> types.TracebackType | None:
-    """The part of a traceback that lies in the program."""
-    while trace is not None and trace.tb_frame.f_code.co_filename != _PROGRAM:
-        trace = trace.tb_next
-    return trace
-
-
-def _execute(code: str) -> tuple[bytes, str]:
-    """Run the program in a fresh `__main__`; one letter, and the repr of its last expression."""
-    main_module = types.ModuleType("__main__")
-    sys.modules["__main__"] = main_module
-    sys.argv = [_PROGRAM]
-    linecache.cache[_PROGRAM] = (len(code), None, code.splitlines(keepends=True), _PROGRAM)
-    value = None
-    with _Outcome() as outcome:
-        value = _evaluate(code, main_module.__dict__)
-        sys.stdout.flush()
-        outcome.letter = b"P" if value is None else b"V"
-    with _Outcome():
-        sys.stdout.flush()
-        sys.stderr.flush()
-    return outcome.letter, value or ""
-
-
-def _evaluate(code: str, scope: dict[str, Any]) -> str | None:
-    tree = ast.parse(code, _PROGRAM)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, _PROGRAM, "exec"), scope)
-    if not isinstance(last, ast.Expr):
-        return None
-    value = eval(compile(ast.Expression(last.value), _PROGRAM, "eval"), scope)
-    return None if value is None else repr(value)
 
 
 if __name__ == "__main__":

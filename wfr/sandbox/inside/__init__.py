@@ -1,0 +1,1 @@
+"""What runs behind the wall: the standard library and these files are all there is."""
