@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -11,6 +12,9 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel
+
+from learner.lora import save_adapter
+from wfr.config import LoraConfig
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -24,6 +28,15 @@ TOKENIZER_FILES = (
 )
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter on its own: weights by peft's names, settings, and what it belongs to."""
+
+    weights: Mapping[str, torch.Tensor]
+    config: LoraConfig
+    base: str
+
+
 def save_checkpoint(
     model: PreTrainedModel,
     weights: Mapping[str, torch.Tensor],
@@ -31,10 +44,13 @@ def save_checkpoint(
     *,
     source: Path,
     target: Path,
+    adapter: Adapter | None = None,
 ) -> None:
     """Write `weights` with the tokenizer of `source` to `target`, by a temporary name and a rename.
 
-    `state` (JSON) goes to `wfr_state.json` beside them. An older checkpoint there is replaced.
+    `state` (JSON) goes to `wfr_state.json` beside them, and `adapter` into a directory of that
+    name: beside the merged weights, transformers would apply it to them once more. An older
+    checkpoint there is replaced.
     """
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -44,6 +60,10 @@ def save_checkpoint(
         if (source / name).exists():
             shutil.copy2(source / name, temporary / name)
     (temporary / "wfr_state.json").write_text(json.dumps(dict(state), indent=2) + "\n")
+    if adapter is not None:
+        save_adapter(
+            adapter.weights, adapter.config, base=adapter.base, target=temporary / "adapter"
+        )
     if target.exists():
         shutil.rmtree(target)
     temporary.rename(target)

@@ -42,6 +42,7 @@ class Engine:
         self._total_steps = total_steps
         self._ranks = ranks
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.dtype = torch.bfloat16 if _casts_weights(config, self.device) else torch.float32
         deepspeed = _deepspeed(self.device)
         deepspeed.init_distributed(
             "nccl" if self.device.type == "cuda" else "gloo",
@@ -52,13 +53,13 @@ class Engine:
             verbose=False,
         )
         optimizer = torch.optim.AdamW(
-            module.parameters(),
+            [parameter for parameter in module.parameters() if parameter.requires_grad],
             lr=config.lr,
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=module, optimizer=optimizer, config=_settings(config, self.device)
+            model=module, optimizer=optimizer, config=_settings(config, self.dtype)
         )
         self._zero = deepspeed.zero
         self._steps = 0
@@ -123,9 +124,9 @@ class Engine:
         return float(nn.utils.get_total_norm(gradients))
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Mixed precision on CPU; on GPU DeepSpeed itself keeps float32 masters of bf16 weights."""
-        if self._config.dtype == "bfloat16" and self.device.type == "cpu":
-            return torch.autocast("cpu", torch.bfloat16)
+        """Mixed precision where the weights themselves stay float32."""
+        if self._config.dtype == "bfloat16" and self.dtype == torch.float32:
+            return torch.autocast(self.device.type, torch.bfloat16)
         return contextlib.nullcontext()
 
 
@@ -154,16 +155,28 @@ def _deepspeed(device: torch.device) -> Any:
     return deepspeed
 
 
-def _settings(config: LearnerConfig, device: torch.device) -> dict[str, Any]:
-    settings: dict[str, Any] = {
+def _casts_weights(config: LearnerConfig, device: torch.device) -> bool:
+    """Whether DeepSpeed keeps bfloat16 weights with float32 masters, as on GPU.
+
+    On CPU the weights stay float32 and only products are reduced, which is faster there.
+    """
+    return config.dtype == "bfloat16" and device.type == "cuda"
+
+
+def _settings(config: LearnerConfig, dtype: torch.dtype) -> dict[str, Any]:
+    zero: dict[str, Any] = {"stage": config.zero_stage}
+    if config.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu"}
+    if config.offload_parameters:
+        zero["offload_param"] = {"device": "cpu"}
+    return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": config.grad_clip,
-        "zero_optimization": {"stage": config.zero_stage},
+        "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
+        # DeepSpeed's own CPU optimizer has to be compiled; torch's fused one is as good.
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
+        "bf16": {"enabled": dtype == torch.bfloat16},
     }
-    if config.dtype == "bfloat16" and device.type == "cuda":
-        settings["bf16"] = {"enabled": True}
-    return settings

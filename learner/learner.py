@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from learner.checkpoint import save_checkpoint
+from learner.checkpoint import Adapter, save_checkpoint
 from learner.engine import Engine
 from learner.interpolation import interpolate
+from learner.lora import adapt, adapter_weights, without_adapter
 from learner.metric_sums import MetricSums
 from learner.objectives import policy_loss
 from learner.packing import PackedBatch, Row, denominators, pack, plan
@@ -54,12 +55,17 @@ class Learner:
         self._version = version
         model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
         self._model = model
+        self._lora = config.learner.lora if config.learner.lora.rank else None
+        if self._lora is not None:
+            adapt(model, self._lora)
         policy = Policy(
             model,
             temperature=config.rollout.temperature,
             attention=config.learner.attention,
+            checkpointing=config.learner.gradient_checkpointing,
         )
-        self._reference = _frozen(policy) if config.objective.kl_coef > 0 else None
+        copied = config.objective.kl_coef > 0 and self._lora is None
+        self._reference = _frozen(policy) if copied else None
         self._engine = Engine(
             config.learner,
             policy,
@@ -69,7 +75,7 @@ class Learner:
             total_steps=config.train.steps * config.learner.minibatches,
         )
         if self._reference is not None:
-            self._reference.to(self._engine.device)
+            self._reference.to(self._engine.device, self._engine.dtype)
         self._publisher = Publisher(self._engine, model, rank)
 
     def step(self, version: int, *batches: pa.RecordBatch) -> dict[str, float]:
@@ -122,18 +128,35 @@ class Learner:
         return self._version
 
     def save(self, target: str, state: dict[str, Any]) -> None:
-        """Write a Hugging Face checkpoint; all ranks call it, rank 0 writes."""
+        """Write a Hugging Face checkpoint, adapters merged in; all ranks call it, rank 0 writes."""
         weights: dict[str, Tensor] = {}
         for name, tensor in EngineSource(self._engine, self._model):
             if self._rank == 0:
                 weights[name] = tensor.detach().cpu().clone()
+        adapter = self._adapter()
         if self._rank == 0:
             state = {"version": self._version, **state}
-            save_checkpoint(self._model, weights, state, source=self._source, target=Path(target))
+            save_checkpoint(
+                self._model,
+                weights,
+                state,
+                source=self._source,
+                target=Path(target),
+                adapter=adapter,
+            )
 
     def close(self) -> None:
         """Leave the gang."""
         self._engine.close()
+
+    def _adapter(self) -> Adapter | None:
+        """A copy of the adapter's weights, if there is one; all ranks call it."""
+        if self._lora is None:
+            return None
+        parts = adapter_weights(self._model)
+        with self._engine.gathered(list(parts.values())):
+            copies = {name: part.detach().cpu().clone() for name, part in parts.items()}
+        return Adapter(copies, self._lora, str(self._source))
 
     def _rows(self, group: Group, advantage: GroupAdvantage) -> list[Row]:
         """The rows of one group that take part; asserts the staleness bound where it matters."""
@@ -175,16 +198,19 @@ class Learner:
         """
         if self._config.objective.proximal != "current":
             return [None for _ in shares]
-        return [self._score(rows) if index else None for index, rows in enumerate(shares)]
+        return [
+            self._score(self._mine(rows)) if index else None for index, rows in enumerate(shares)
+        ]
 
     @torch.no_grad()
-    def _score(self, rows: Sequence[Row]) -> list[Tensor]:
-        return [self._forward(batch)[0] for batch in self._mine(rows)]
+    def _score(self, batches: Sequence[PackedBatch]) -> list[Tensor]:
+        return [self._forward(batch)[0] for batch in batches]
 
     def _update(self, rows: Sequence[Row], proximal: list[Tensor] | None) -> dict[str, float]:
         """One optimizer step over all micro-batches of all ranks."""
         total = denominators(rows)
         batches = self._mine(rows)
+        references = self._referred(batches)
         sums: MetricSums | None = None
         for index, batch in enumerate(batches):
             logp, entropy = self._forward(batch)
@@ -192,7 +218,7 @@ class Learner:
                 logp=logp,
                 proximal_logp=self._proximal_logp(batch, logp, proximal, index),
                 behaviour_logp=batch.behaviour_logp,
-                reference_logp=self._reference_logp(batch),
+                reference_logp=references[index],
                 advantage=batch.advantage,
                 turn_id=batch.turn_id,
                 row_id=batch.row_id,
@@ -219,20 +245,22 @@ class Learner:
         return logp.detach() if proximal is None else proximal[index]
 
     def _forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
-        logp, entropy = self._engine.forward(
-            input_ids=batch.input_ids, position_ids=batch.position_ids, turn_id=batch.turn_id
-        )
+        logp, entropy = self._engine.forward(**batch.inputs)
         return logp, entropy
 
-    @torch.no_grad()
-    def _reference_logp(self, batch: PackedBatch) -> Tensor | None:
+    def _referred(self, batches: Sequence[PackedBatch]) -> Sequence[Tensor | None]:
+        """Log-probs under the reference: the policy without its adapter, or a frozen copy.
+
+        They come before the first gradient, because a pass without the adapter between a forward
+        and its backward would upset ZeRO-3's order of gathering.
+        """
+        if not self._config.objective.kl_coef:
+            return [None] * len(batches)
         if self._reference is None:
-            return None
-        with self._engine.autocast():
-            logp: Tensor = self._reference(
-                input_ids=batch.input_ids, position_ids=batch.position_ids, turn_id=batch.turn_id
-            )[0]
-        return logp
+            with without_adapter(self._model):
+                return self._score(batches)
+        with torch.no_grad(), self._engine.autocast():
+            return [self._reference(**batch.inputs)[0] for batch in batches]
 
 
 def _frozen(policy: Policy) -> Policy:

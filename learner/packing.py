@@ -103,6 +103,15 @@ class PackedBatch:
         """Count of tokens."""
         return len(self.input_ids)
 
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """The columns that the policy's forward pass takes, by their names there."""
+        return {
+            "input_ids": self.input_ids,
+            "position_ids": self.position_ids,
+            "turn_id": self.turn_id,
+        }
+
     def to(self, device: torch.device | str) -> Self:
         """Copy every column to `device`."""
         return type(self)(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))

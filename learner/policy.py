@@ -43,14 +43,18 @@ class Policy(nn.Module):
         *,
         temperature: float = 1.0,
         attention: Literal["sdpa", "eager"] = "sdpa",
+        checkpointing: bool = False,
     ) -> None:
         """Wrap `model`, a decoder with a linear `lm_head`, sampled at `temperature`.
 
         From here on the model attends inside packed trajectories only (`learner.attention`).
+        With `checkpointing` its layers keep their inputs only and run again in the backward pass.
         """
         super().__init__()
         model.set_attn_implementation(PREFIX + attention)
         model.lm_head = ScoringHead(model.lm_head)
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
         self.model = model
         self.temperature = temperature
 
@@ -63,6 +67,7 @@ class Policy(nn.Module):
             (log-probabilities, entropies), float32 [T]: of token t given the tokens before it in
             its own trajectory; 0 where `turn_id` is −1.
         """
+        self.train(torch.is_grad_enabled())  # dropout and checkpointing belong to gradients alone
         states = self.model.base_model(
             input_ids=input_ids[None],
             position_ids=position_ids[None],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
@@ -26,6 +27,7 @@ from vllm.distributed.weight_transfer.base import (
     layerwise_groups,
 )
 
+from learner.director_weights import director_weights
 from wfr.buckets import STORE_PREFIX, TensorSpec, buckets
 from wfr.protocols import TransferGroup
 
@@ -41,35 +43,32 @@ class SamplersClient(VLLMWeightSyncClient, Protocol):
 
 
 class EngineSource(WeightSource):
-    """The learner's parameters under their checkpoint names, made whole layer by layer.
+    """The director's weights under their checkpoint names, made whole layer by layer.
 
     Under ZeRO-3 iterating is a collective that all ranks run in the same order; no rank ever holds
-    a second full copy.
+    a second full copy. Adapters are merged in, into a copy of one matrix at a time.
     """
 
     def __init__(self, engine: Engine, model: nn.Module) -> None:
         """Stream `model`, the causal language model inside what `engine` wraps."""
         self._engine = engine
-        self._parameters = dict(model.named_parameters())
+        self._weights = director_weights(model)
 
     def metadata(self) -> list[ParamMeta]:
         """Names, dtypes and whole shapes, without a transfer."""
         return [
-            ParamMeta(name, parameter.dtype, tuple(getattr(parameter, "ds_shape", parameter.shape)))
-            for name, parameter in self._ordered()
+            ParamMeta(name, self._weights[name].dtype, self._weights[name].shape)
+            for names in layerwise_groups(list(self._weights))
+            for name in names
         ]
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield each whole tensor; it is valid until the next one is asked for."""
-        for names in layerwise_groups(list(self._parameters)):
-            with self._engine.gathered([self._parameters[name] for name in names]):
+        for names in layerwise_groups(list(self._weights)):
+            parts = itertools.chain.from_iterable(self._weights[name].parameters for name in names)
+            with self._engine.gathered(list(parts)):
                 for name in names:
-                    yield name, self._parameters[name].detach()
-
-    def _ordered(self) -> Iterator[tuple[str, nn.Parameter]]:
-        for names in layerwise_groups(list(self._parameters)):
-            for name in names:
-                yield name, self._parameters[name]
+                    yield name, self._weights[name].whole()
 
 
 @dataclasses.dataclass

@@ -365,6 +365,19 @@ class WarmstartConfig(_Section):
     """A new random world is drawn every so many steps."""
 
 
+class LoraConfig(_Section):
+    """A low-rank adapter in the place of full-parameter training; FlowSteer's has rank 64."""
+
+    rank: int = Field(0, ge=0)
+    """r; 0: no adapter, every weight is trained."""
+    alpha: int = Field(64, ge=1)
+    """α: what the adapter adds is scaled by α / r."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout before the adapter, active where gradients are computed only."""
+    targets: tuple[str, ...] = Field(("q_proj", "k_proj", "v_proj", "o_proj"), min_length=1)
+    """Names of the linear layers that get one."""
+
+
 class LearnerConfig(_Section):
     """The DeepSpeed learner."""
 
@@ -388,6 +401,23 @@ class LearnerConfig(_Section):
     attention: Literal["sdpa", "eager"] = "sdpa"
     threads: int = Field(1, ge=1)
     """CPU threads of one rank."""
+    gradient_checkpointing: bool = False
+    """Keep one activation per layer and compute the others anew in the backward pass."""
+    offload_optimizer: bool = False
+    """Keep master weights and Adam moments in CPU memory and update there; ZeRO 1 to 3."""
+    offload_parameters: bool = False
+    """Keep the partitioned weights in CPU memory too; ZeRO 3."""
+    lora: LoraConfig = LoraConfig()
+
+    @model_validator(mode="after")
+    def _partitioned_where_offloaded(self) -> Self:
+        for key, lowest in (("offload_optimizer", 1), ("offload_parameters", 3)):
+            if getattr(self, key) and self.zero_stage < lowest:
+                raise ValueError(
+                    f"learner.{key}=true contradicts learner.zero_stage={self.zero_stage}: what is "
+                    f"not partitioned stays where it is; set zero_stage to {lowest} or more"
+                )
+        return self
 
 
 class TrainConfig(_Section):
