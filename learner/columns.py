@@ -20,7 +20,8 @@ class Columns:
 
     Attributes:
         layout: row and turn of each token.
-        keep: bool, policy tokens of turns that are young enough.
+        keep: bool, policy tokens of turns that are young enough and of units not rejected.
+        rejected: bool, policy tokens of units that are left out for being too far from μ.
         lag: int64, lag of the token's turn in optimizer steps; none if it was not given.
         logp: log π_θ.
         proximal: log π_prox.
@@ -32,6 +33,7 @@ class Columns:
 
     layout: Layout
     keep: Tensor
+    rejected: Tensor
     lag: Tensor | None
     logp: Tensor
     proximal: Tensor
@@ -111,6 +113,25 @@ def per_token(advantage: Tensor, layout: Layout) -> Tensor:
             f"or at least ({layout.rows},) for one per row"
         )
     return advantage if len(advantage) == total else advantage.index_select(0, layout.row)
+
+
+def check_order(layout: Layout) -> None:
+    """Raise ValueError, naming row and turn, unless turns rise along the tokens of each row.
+
+    Two turns of one row that share an id would silently count as one sub-sequence.
+    """
+    policy = torch.nonzero(layout.policy)[:, 0]
+    row, turn = layout.row[policy], layout.turn[policy]
+    if bool((row[1:] < row[:-1]).any()):
+        order = row.argsort(stable=True)
+        policy, row, turn = policy[order], row[order], turn[order]
+    falls = torch.nonzero((row[1:] == row[:-1]) & (turn[1:] < turn[:-1]))
+    if len(falls):
+        at = int(falls[0, 0])
+        raise ValueError(
+            f"turn_id is out of order at token {int(policy[at + 1])}: turn {int(turn[at + 1])} of "
+            f"row {int(row[at + 1])} follows its turn {int(turn[at])}"
+        )
 
 
 def clean(column: Tensor, keep: Tensor, dtype: torch.dtype) -> Tensor:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+_SQUARE, _ESS = "_square", "_ess"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -18,27 +19,14 @@ class MetricSums:
     Attributes:
         sums: float64 [K, 2], numerator and denominator of each mean.
         extremes: float64 [M]; minima are stored negated, so that MAX reduces both kinds.
-        names: the K means.
-        extreme_names: the M extremes; a name ends in `_min` or `_max`.
+        names: the K means; the mean of squares of `x` is named `x_square`.
+        extreme_names: the M extremes; a name holds `_min` or `_max`.
     """
 
     sums: Tensor
     extremes: Tensor
     names: tuple[str, ...]
     extreme_names: tuple[str, ...]
-
-    @classmethod
-    def of(
-        cls, means: Mapping[str, tuple[Tensor, Tensor]], extremes: Mapping[str, Tensor]
-    ) -> MetricSums:
-        """Stack scalars; values of `extremes` whose name ends in `_min` are minima."""
-        sums = [part.detach().double() for pair in means.values() for part in pair]
-        ends = [
-            (-value if name.endswith("_min") else value).detach().double()
-            for name, value in extremes.items()
-        ]
-        stacked = torch.stack(sums).view(-1, 2)
-        return cls(stacked, torch.stack(ends), tuple(means), tuple(extremes))
 
     def __add__(self, other: MetricSums) -> MetricSums:
         """Join two micro-batches of one step."""
@@ -51,14 +39,22 @@ class MetricSums:
         )
 
     def values(self) -> dict[str, float]:
-        """Means and extremes by name; those over nothing are left out."""
+        """Means and extremes by name; those over nothing are left out.
+
+        For a weight `x` with a mean of squares, `x_ess` is its effective sample size (Σx)² / Σx²
+        as a share of the samples: 1 where all weigh the same.
+        """
         means = {
             name: top / bottom
             for name, (top, bottom) in zip(self.names, self.sums.tolist(), strict=True)
             if bottom
         }
+        for name in [name for name in means if _SQUARE in name]:
+            square = means.pop(name)
+            mean = means[name.replace(_SQUARE, "")]
+            means[name.replace(_SQUARE, _ESS)] = mean * mean / square if square else 0.0
         ends = {
-            name: -value if name.endswith("_min") else value
+            name: -value if "_min" in name else value
             for name, value in zip(self.extreme_names, self.extremes.tolist(), strict=True)
             if value != float("-inf")
         }

@@ -10,7 +10,7 @@ outside every sum and count (design 8):
 
 where the token shares a_t are the aggregate (`learner/aggregation.py`). GSsPO is arXiv 2602.01202
 eq. 6-7: sub-sequence ratio, sub-sequence mean. CWRPO is arXiv 2602.01664: token ratio, mean over
-the policy tokens of a sequence. CISPO, DPPO and VESPO, each in its file, replace the minimum.
+the policy tokens of a sequence. CISPO, DPPO, M2PO and VESPO, each in its file, replace the minimum.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from learner.cispo import cispo
 from learner.clipping import Clipped, clip, epsilons
 from learner.columns import (
     Columns,
+    check_order,
     check_shapes,
     check_types,
     check_values,
@@ -39,8 +40,10 @@ from learner.correction import correction
 from learner.diagnostics import Terms, diagnose
 from learner.dppo import dppo
 from learner.kl import kl
+from learner.m2po import m2po, second_moment_cut
 from learner.metric_sums import MetricSums
 from learner.ratios import ratio
+from learner.rejection import rejected
 from learner.segments import Layout, Segments
 from learner.vespo import vespo
 from wfr.config import ObjectiveConfig
@@ -81,6 +84,7 @@ def policy_loss(  # noqa: PLR0913 (one argument per column of a packed batch, ke
     config: ObjectiveLike,
     denominators: Denominators | None = None,
     entropy: Tensor | None = None,
+    moment_cut: float | None = None,
 ) -> PolicyLoss:
     """Loss of one packed micro-batch of T tokens; the micro-batches of a step add up.
 
@@ -99,12 +103,14 @@ def policy_loss(  # noqa: PLR0913 (one argument per column of a packed batch, ke
         config: an objective, a preset's name, or a mapping of what departs from a preset.
         denominators: counts over the whole optimizer step; none: this batch is the whole step.
         entropy: [T] entropy of π_θ at each token; needed if `entropy_coef` > 0.
+        moment_cut: of `surrogate: m2po`, over the whole optimizer step, see
+            `learner.m2po.second_moment_cut`; none: this batch is the whole step.
 
     Values at tokens with `turn_id` −1 are never used, whatever they are.
 
     Raises:
         ValueError: a column is missing for this objective, has the wrong length or type, or holds
-            an impossible value at a policy token.
+            an impossible value at a policy token; the turns of a row are out of order.
         FloatingPointError: log π_θ or log π_prox is not finite at a policy token.
     """
     settings = objective(config)
@@ -124,6 +130,7 @@ def policy_loss(  # noqa: PLR0913 (one argument per column of a packed batch, ke
     )
     check_types(turn_id=turn_id, row_id=row_id, turn_lag=turn_lag)
     layout = Layout.of(turn_id, row_id)
+    check_order(layout)
     check_values(
         layout,
         logp=logp,
@@ -136,9 +143,14 @@ def policy_loss(  # noqa: PLR0913 (one argument per column of a packed batch, ke
     lag = None if turn_lag is None else lags.of_turns(turn_lag, layout)
     keep = layout.policy if lag is None else layout.policy & lags.fresh(lag, settings)
     real = torch.promote_types(logp.dtype, torch.float32)
+    out = rejected(
+        clean(proximal_logp, keep, real), clean(behaviour_logp, keep, real), layout, keep, settings
+    )
+    keep = keep & ~out
     columns = Columns(
         layout=layout,
         keep=keep,
+        rejected=out,
         lag=lag,
         logp=clean(logp, keep, real),
         proximal=clean(proximal_logp, keep, real).detach(),
@@ -147,13 +159,15 @@ def policy_loss(  # noqa: PLR0913 (one argument per column of a packed batch, ke
         reference=None if reference_logp is None else clean(reference_logp, keep, real).detach(),
         entropy=None if entropy is None else clean(entropy, keep, real),
     )
-    return _assemble(columns, settings, denominators or Denominators.of(layout))
+    return _assemble(columns, settings, denominators or Denominators.of(layout), moment_cut)
 
 
-def _assemble(columns: Columns, config: ObjectiveConfig, denominators: Denominators) -> PolicyLoss:
+def _assemble(
+    columns: Columns, config: ObjectiveConfig, denominators: Denominators, cut: float | None
+) -> PolicyLoss:
     units = columns.layout.segments(config.ratio_unit, columns.keep)
     ratios = ratio(columns.logp, columns.proximal, units)
-    value, clipped = _surrogate(columns, units, ratios, config)
+    value, clipped = _surrogate(columns, units, ratios, config, cut)
     corrected = correction(columns, config)
 
     share = shares(columns.layout, config, denominators, ratios.dtype)
@@ -167,7 +181,7 @@ def _assemble(columns: Columns, config: ObjectiveConfig, denominators: Denominat
 
 
 def _surrogate(
-    columns: Columns, units: Segments, ratios: Tensor, config: ObjectiveConfig
+    columns: Columns, units: Segments, ratios: Tensor, config: ObjectiveConfig, cut: float | None
 ) -> tuple[Tensor, Clipped]:
     """Value of each token before correction, [T], and where a bound held."""
     advantage, logp = columns.advantage, columns.logp
@@ -176,6 +190,11 @@ def _surrogate(
         return cispo(logp, ratios, advantage, bounds)
     if config.surrogate == "dppo_tv":
         return dppo(logp, columns.proximal, ratios, advantage, config)
+    if config.surrogate == "m2po":
+        change = logp - columns.proximal
+        if cut is None:
+            cut = second_moment_cut(change.detach()[columns.keep].square(), config.m2_budget)
+        return m2po(ratios, change, advantage, cut)
     clipped = clip(ratios, advantage, bounds, config.dual_clip)
     if config.surrogate == "vespo":
         return vespo(logp, columns.proximal, advantage, units), clipped

@@ -6,9 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from objective_oracle import draw_rows, slow
 
 from learner.aggregation import Denominators
 from learner.interpolation import interpolate
+from learner.m2po import second_moment_cut
 from learner.objectives import objective, policy_loss
 from learner.segments import Layout
 from wfr.config import OBJECTIVE_PRESETS
@@ -17,27 +19,8 @@ NAN = float("nan")
 SYMMETRIC = {"kl_coef": 0.0, "clip_low": 0.2, "clip_high": 0.2}
 
 
-def draw_rows(seed, turn_lengths):
-    """Rows of turns; each turn has float64 columns [n], a lag and its row an advantage."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def column(length, scale):
-        return torch.randn(length, generator=generator, dtype=torch.float64) * scale
-
-    rows = []
-    for lengths in turn_lengths:
-        turns = []
-        for length in lengths:
-            logp = column(length, 0.3) - 5
-            others = {name: logp + column(length, 0.4) for name in ("prox", "mu", "ref")}
-            lag = int(torch.randint(0, 4, (), generator=generator))
-            turns.append({"logp": logp, **others, "lag": lag})
-        rows.append({"turns": turns, "advantage": float(column(1, 1.0))})
-    return rows
-
-
 def flatten(rows, garbage=NAN, shuffle=None):
-    """The rows as flat columns, one garbage token after each turn, in any order of tokens."""
+    """The rows as flat columns, one garbage token after each turn, shuffled like cards."""
     parts = {name: [] for name in ("logp", "prox", "mu", "ref", "turn_id", "row_id", "turn_lag")}
     for r, row in enumerate(rows):
         for k, turn in enumerate(row["turns"]):
@@ -50,12 +33,17 @@ def flatten(rows, garbage=NAN, shuffle=None):
             parts["turn_lag"].append(torch.full((length + 1,), turn["lag"]))
     flat = {name: torch.cat(column) for name, column in parts.items()}
     if shuffle is not None:
-        order = torch.randperm(len(flat["logp"]), generator=torch.Generator().manual_seed(shuffle))
+        # Tokens of different rows mix; within a row they keep their order.
+        generator = torch.Generator().manual_seed(shuffle)
+        mixed = flat["row_id"][torch.randperm(len(flat["row_id"]), generator=generator)]
+        order = torch.empty_like(mixed)
+        for row in mixed.unique():
+            order[mixed == row] = torch.nonzero(flat["row_id"] == row)[:, 0]
         flat = {name: column[order] for name, column in flat.items()}
     return flat
 
 
-def fast(rows, config, denominators=None, **options):
+def fast(rows, config, denominators=None, moment_cut=None, **options):
     """Loss, gradient by logp (flat) and metrics of `policy_loss`."""
     flat = flatten(rows, **options)
     logp = flat["logp"].requires_grad_()
@@ -70,93 +58,10 @@ def fast(rows, config, denominators=None, **options):
         turn_lag=flat["turn_lag"],
         config=config,
         denominators=denominators,
+        moment_cut=moment_cut,
     )
     result.loss.backward()
     return result.loss.item(), logp.grad, result.metrics
-
-
-def slow(rows, c):
-    """The same from the definition, in loops over rows, turns and tokens of scalars."""
-    leaves, gain = [], 0.0
-    total = sum(len(turn["logp"]) for row in rows for turn in row["turns"])
-    for row in rows:
-        turns = [
-            {**turn, "logp": [x.clone().requires_grad_() for x in turn["logp"]]}
-            for turn in row["turns"]
-        ]
-        leaves += [x for turn in turns for x in turn["logp"]]
-        live = [t for t in turns if c.max_turn_lag is None or t["lag"] <= c.max_turn_lag]
-        tokens = sum(len(turn["logp"]) for turn in turns)
-        for turn in live:
-            for i in range(len(turn["logp"])):
-                share = {
-                    "token_mean": 1 / total,
-                    "sequence_mean": 1 / len(rows) / tokens,
-                    "subsequence_mean": 1 / len(rows) / len(turns) / len(turn["logp"]),
-                    "constant": 1 / len(rows) / c.constant,
-                }[c.aggregate]
-                gain = gain + share * slow_term(live, turn, i, row["advantage"], c)
-    loss = -gain if isinstance(gain, torch.Tensor) else torch.tensor(0.0)
-    if loss.requires_grad:
-        loss.backward()
-    return loss.item(), [0.0 if x.grad is None else x.grad.item() for x in leaves]
-
-
-def unit(kind, live, turn, i):
-    """The (turn, index) pairs of the unit that token i of `turn` belongs to."""
-    if kind == "token":
-        return [(turn, i)]
-    members = [turn] if kind == "subsequence" else live
-    return [(member, j) for member in members for j in range(len(member["logp"]))]
-
-
-def slow_term(live, turn, i, advantage, c):
-    members = unit(c.ratio_unit, live, turn, i)
-    ratio = (sum(t["logp"][j] - t["prox"][j] for t, j in members) / len(members)).exp()
-    low, high = c.clip_low, c.clip_high
-    if c.clip_scaling == "per_length":
-        low, high = (min(e / math.sqrt(len(members)), c.clip_cap) for e in (low, high))
-    shrink = 1 + c.lag_clip * max(t["lag"] for t, _ in members)
-    low, high = low / shrink, high / shrink
-    term = torch.minimum(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
-    if c.dual_clip is not None and advantage < 0:
-        term = torch.maximum(term, torch.tensor(c.dual_clip * advantage, dtype=torch.float64))
-    if c.surrogate != "clipped":
-        term = slow_surrogate(members, turn, i, advantage, c)
-    weighed = unit(c.correction_unit or c.ratio_unit, live, turn, i)
-    weight = math.exp(sum(float(t["prox"][j] - t["mu"][j]) for t, j in weighed) / len(weighed))
-    weight = {
-        "none": 1.0,
-        "truncate": min(weight, c.correction_cap),
-        "mask": weight if c.correction_low <= weight <= c.correction_high else 0.0,
-        "decoupled": weight,
-    }[c.correction]
-    d = turn["ref"][i] - turn["logp"][i]
-    divergence = {"k1": -d, "k2": d * d / 2, "k3": d.exp() - d - 1}[c.kl_estimator]
-    return term * weight * c.lag_decay ** turn["lag"] - c.kl_coef * divergence
-
-
-def slow_surrogate(members, turn, i, advantage, c):
-    """What stands in for the clipped minimum: one token's value in plain floats times log π."""
-    logp = turn["logp"][i]
-    ratios = [math.exp(t["logp"][j].item() - t["prox"][j].item()) for t, j in members]
-    if c.surrogate == "dppo_tv":
-        moved = math.exp(logp.item()) - math.exp(turn["prox"][i].item())
-        outside = moved > c.dppo_delta if advantage > 0 else moved < -c.dppo_delta
-        log_ratio = logp - turn["prox"][i]
-        gain = 0.0 if outside else log_ratio.exp() * advantage
-        return gain - c.dppo_penalty * log_ratio * log_ratio
-    if c.surrogate == "cispo":
-        mean = math.prod(ratios) ** (1 / len(ratios))
-        shrink = 1 + c.lag_clip * max(t["lag"] for t, _ in members)
-        weight = min(max(mean, 1 - c.clip_low / shrink), 1 + c.clip_high / shrink)
-    elif c.surrogate == "vespo":
-        product = math.prod(ratios)
-        k, rate = (2, 3) if advantage > 0 else (3, 2)
-        weight = math.exp(rate) * product**k * math.exp(-rate * product)
-    else:
-        weight = 1.0
-    return weight * advantage * logp
 
 
 UNITS = ("token", "subsequence", "sequence")
@@ -179,6 +84,10 @@ GRID = st.fixed_dictionaries(
         "correction_cap": st.sampled_from((1.1, 2.0)),
         "correction_low": st.just(0.8),
         "correction_high": st.just(1.2),
+        "rejection": st.sampled_from(("none", "mean", "any")),
+        "rejection_unit": st.sampled_from((None, *UNITS)),
+        "rejection_low": st.sampled_from((0.6, 0.99)),
+        "rejection_high": st.sampled_from((1.01, 1.6)),
         "max_turn_lag": st.sampled_from((None, 1)),
         "lag_decay": st.sampled_from((1.0, 0.7)),
         "lag_clip": st.sampled_from((0.0, 0.5)),
@@ -191,7 +100,7 @@ GRID = st.fixed_dictionaries(
 def test_every_point_of_the_grid_matches_the_definition(seed, shapes, switches):
     rows, config = draw_rows(seed, shapes), objective(switches)
     loss, gradient, _ = fast(rows, config)
-    expected, slopes = slow(rows, config)
+    expected, slopes, _ = slow(rows, config)
     policy = flatten(rows)["turn_id"] >= 0
     assert loss == pytest.approx(expected, abs=1e-12)
     assert gradient[policy].tolist() == pytest.approx(slopes, abs=1e-12)
@@ -216,6 +125,9 @@ SURROGATES = st.one_of(
             "dppo_penalty": st.sampled_from((0.0, 1e-3, 0.5)),
         }
     ),
+    st.fixed_dictionaries(
+        {"preset": st.just("m2po"), "m2_budget": st.sampled_from((1e-3, 0.04, 0.2))}
+    ),
 )
 AROUND = st.sampled_from(
     (
@@ -232,7 +144,7 @@ def test_other_surrogates_match_the_definition(seed, shapes, switches, around):
     switches = {**switches, **around}
     rows, config = draw_rows(seed, shapes), objective(switches)
     loss, gradient, _ = fast(rows, switches)
-    expected, slopes = slow(rows, config)
+    expected, slopes, _ = slow(rows, config)
     assert loss == pytest.approx(expected, abs=1e-12)
     policy = flatten(rows)["turn_id"] >= 0
     assert gradient[policy].tolist() == pytest.approx(slopes, abs=1e-12)
@@ -242,7 +154,7 @@ def test_other_surrogates_match_the_definition(seed, shapes, switches, around):
 def test_presets_match_the_definition(preset):
     rows, config = draw_rows(3, [[3, 1, 4], [2], [1, 1]]), objective(preset)
     loss, gradient, _ = fast(rows, preset)
-    expected, slopes = slow(rows, config)
+    expected, slopes, _ = slow(rows, config)
     assert loss == pytest.approx(expected, abs=1e-12)
     assert gradient[flatten(rows)["turn_id"] >= 0].tolist() == pytest.approx(slopes, abs=1e-12)
 
@@ -311,12 +223,14 @@ def assert_equal(result, config, rows):
     assert result[1].tolist() == pytest.approx(other[1].tolist(), abs=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**20), shapes=SHAPES, switches=GRID, data=st.data())
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**20), shapes=SHAPES, switches=GRID | SURROGATES, data=st.data())
 def test_micro_batches_ranks_padding_and_order_change_nothing(seed, shapes, switches, data):
     rows = draw_rows(seed, shapes)
     flat = flatten(rows)
     whole = Denominators.of(Layout.of(flat["turn_id"], flat["row_id"]))
+    moved = (flat["logp"] - flat["prox"])[flat["turn_id"] >= 0]
+    moment_cut = second_moment_cut(moved.square(), objective(switches).m2_budget)
     loss, gradient, metrics = fast(rows, switches)
     order = data.draw(st.permutations(range(len(rows))))
     cut = data.draw(st.integers(0, len(rows)))
@@ -325,7 +239,9 @@ def test_micro_batches_ranks_padding_and_order_change_nothing(seed, shapes, swit
     total, summed, slopes = 0.0, None, {}
     for part in parts:
         subset = [rows[i] for i in part]
-        value, slope, sums = fast(subset, switches, whole, garbage=float("inf"), shuffle=seed)
+        value, slope, sums = fast(
+            subset, switches, whole, moment_cut, garbage=float("inf"), shuffle=seed
+        )
         total += value
         summed = sums if summed is None else summed + sums
         keys = flatten(subset, shuffle=seed)["logp"]
@@ -335,6 +251,23 @@ def test_micro_batches_ranks_padding_and_order_change_nothing(seed, shapes, swit
         if not math.isnan(key):
             assert slopes[key] == pytest.approx(slope, abs=1e-12)
     assert summed.values() == pytest.approx(metrics.values(), abs=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**20), shapes=SHAPES, switches=GRID)
+def test_gradient_is_the_slope_of_the_loss(seed, shapes, switches):
+    """Central differences, where no clip, band or rank lies within the step."""
+    rows, step = draw_rows(seed, shapes), 1e-6
+    _, gradient, _ = fast(rows, switches)
+    values = rows[0]["turns"][0]["logp"]
+    for change in (step, -step):
+        values[0] += change
+        loss, slope, _ = fast(rows, switches)
+        values[0] -= change
+        if change > 0:
+            above, ahead = loss, slope[0].item()
+        elif ahead == pytest.approx(slope[0].item(), abs=1e-4):
+            assert (above - loss) / (2 * step) == pytest.approx(gradient[0].item(), abs=1e-5)
 
 
 def test_local_denominators_would_change_the_loss():
@@ -353,11 +286,52 @@ def test_masking_old_turns_shrinks_and_does_not_reweight():
     assert metrics.values()["masked_fraction"] == pytest.approx(2 / 5)
 
 
+def test_a_geometric_mask_rejects_whole_sequences_and_keeps_the_denominators():
+    """With token weights truncated besides: what others call seq-mask-tis."""
+    rows = draw_rows(11, [[2, 3], [2], [4]])
+    for row, shift in zip(rows, (0.0, 0.5, -0.5), strict=True):
+        for turn in row["turns"]:
+            turn["mu"] = turn["prox"] - shift
+            turn["mu"][0] -= 1.0
+    truncated = {**SYMMETRIC, "correction": "truncate", "correction_unit": "token"}
+    masked = {"rejection": "mean", "rejection_unit": "sequence"}
+    band = {"rejection_low": 0.9, "rejection_high": 1.6}
+    _, full, _ = fast(rows, truncated)
+    _, kept, metrics = fast(rows, {**truncated, **masked, **band})
+    # Geometric means: exp(2/5) = 1.49, exp(0.5 + 1/2) = 2.7 and exp(-0.5 + 1/4) = 0.78.
+    assert kept[:7].tolist() == full[:7].tolist()
+    assert not kept[7:].any()
+    assert full[7:].any()
+    values = metrics.values()
+    assert values["rejected_fraction"] == values["masked_fraction"] == pytest.approx(6 / 11)
+    anywhere = {**masked, "rejection": "any", "rejection_low": 0.3, "rejection_high": 2.7}
+    _, kept, _ = fast(
+        rows, {**truncated, **anywhere}
+    )  # the shifted token of each turn: e, 4.5, 1.6
+    assert not kept[:10].any()
+    assert kept[10:].any()
+
+
+@pytest.mark.parametrize(
+    ("squares", "budget", "cut"),
+    [
+        ([0.01, 0.09, 0.04], 0.05, math.inf),
+        ([0.01, 0.09, 0.04], 0.04, 0.09),
+        ([0.01, 0.09, 0.04], 0.02, 0.04),
+        ([0.09, 0.09], 0.05, 0.09),
+        ([0.0, 0.09, 0.09], 0.05, 0.09),
+        ([], 0.04, math.inf),
+    ],
+)
+def test_second_moment_cut(squares, budget, cut):
+    assert second_moment_cut(torch.tensor(squares), budget) == pytest.approx(cut)
+
+
 def test_extreme_ratios_stay_finite():
     rows = draw_rows(8, [[2], [2]])
     rows[0]["turns"][0]["logp"] -= 5e4
     rows[1]["turns"][0]["prox"] -= 5e4
-    for preset in ("gsspo", "grpo", "cispo", "dppo_tv", "vespo"):
+    for preset in ("gsspo", "grpo", "cispo", "dppo_tv", "vespo", "m2po"):
         loss, gradient, _ = fast(rows, preset)
         assert math.isfinite(loss)
         assert gradient.isfinite().all()
@@ -468,6 +442,10 @@ def test_no_policy_token_gives_a_zero_that_can_be_differentiated():
         ({"config": {"preset": "cispo", "dual_clip": 3.0}}, "cispo"),
         ({"config": {"preset": "vespo", "lag_clip": 0.5}}, "vespo"),
         ({"config": {"preset": "dppo_tv", "ratio_unit": "sequence"}}, "ratio_unit='sequence'"),
+        ({"config": {"preset": "m2po", "ratio_unit": "subsequence"}}, "surrogate='m2po'"),
+        ({"config": {"preset": "cispo", "rejection": "mean"}}, "contradicts rejection='mean'"),
+        ({"turn_id": torch.tensor([0, 1, 0])}, "out of order at token 2: turn 0 of row 0"),
+        ({"turn_id": torch.tensor([2, -1, 1])}, "out of order at token 2.*follows its turn 2"),
         ({"row_id": torch.zeros(3, dtype=torch.int32)}, "row_id has dtype torch.int32"),
         ({"turn_id": torch.zeros(3)}, "turn_id has dtype torch.float32"),
         ({"logp": torch.tensor([0, 0.5, 0])}, r"logp is 0.5 at token 1 \(row 0, turn 0\)"),
@@ -499,18 +477,15 @@ def test_a_policy_that_diverged_is_not_bad_input(name):
         call(**{name: torch.tensor([-1.0, NAN, -1.0])})
 
 
-def test_metrics_by_hand():
-    rows = draw_rows(10, [[2, 1], [1]])
-    _, _, metrics = fast(rows, SYMMETRIC)
-    values = metrics.values()
-    turns = [turn for row in rows for turn in row["turns"]]
-    ratios = [float((turn["logp"] - turn["prox"]).mean().exp()) for turn in turns]
-    assert values["ratio"] == pytest.approx(sum(ratios) / 3)
-    assert (values["ratio_min"], values["ratio_max"]) == pytest.approx((min(ratios), max(ratios)))
-    assert values["turns_per_row"] == pytest.approx(3 / 2)
-    assert values["tokens_per_turn"] == pytest.approx(4 / 3)
-    by_lag = {turn["lag"]: [] for turn in turns}
-    for turn, ratio in zip(turns, ratios, strict=True):
-        by_lag[turn["lag"]].append(ratio)
-    for lag, members in by_lag.items():
-        assert values[f"ratio/lag_{lag}"] == pytest.approx(sum(members) / len(members))
+def test_rows_may_interleave_and_turns_skip_numbers():
+    turn_id, row_id = torch.tensor([3, 0, 3, 2, -1, 7]), torch.tensor([0, 1, 0, 1, 0, 0])
+    values = -torch.rand(6)
+    result = call(
+        logp=values,
+        proximal_logp=values,
+        behaviour_logp=values,
+        turn_id=turn_id,
+        row_id=row_id,
+        advantage=torch.tensor([1.0, 3.0]),
+    )
+    assert result.loss.item() == pytest.approx(-2.0)

@@ -192,6 +192,14 @@ RatioUnit = Literal["token", "subsequence", "sequence"]
 Aggregate = Literal["token_mean", "sequence_mean", "subsequence_mean", "constant"]
 Correction = Literal["none", "truncate", "mask", "decoupled"]
 KlEstimator = Literal["k1", "k2", "k3"]
+AdvantageKind = Literal[
+    "zscore",
+    "centred",
+    "leave_one_out",
+    "source_partitioned",
+    "source_partitioned_legacy",
+    "batch",
+]
 
 _TOKEN_SEQUENCE = {"ratio_unit": "token", "aggregate": "sequence_mean"}
 _TOKEN_STEP = {"ratio_unit": "token", "aggregate": "token_mean", "kl_coef": 0.0}
@@ -207,7 +215,7 @@ OBJECTIVE_PRESETS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
             "aggregate": "token_mean",
             "clip_high": 0.28,
             "kl_coef": 0.0,
-            "zero_variance": "drop",
+            "zero_variance": "resample",
         },
         "gspo": {
             "ratio_unit": "sequence",
@@ -236,6 +244,7 @@ OBJECTIVE_PRESETS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
             "ratio_unit": "sequence",
             **_AGAINST_SAMPLER,
         },
+        "m2po": {**_TOKEN_STEP, "surrogate": "m2po", **_AGAINST_SAMPLER},
         "a3po": {**_TOKEN_STEP, "proximal": "interpolated", "correction": "decoupled"},
     }
 )
@@ -254,12 +263,14 @@ class ObjectiveConfig(_Section):
         "cispo",
         "dppo_tv",
         "vespo",
+        "m2po",
         "a3po",
     ] = "gsspo"
-    surrogate: Literal["clipped", "log_prob", "cispo", "dppo_tv", "vespo"] = "clipped"
+    surrogate: Literal["clipped", "log_prob", "cispo", "dppo_tv", "vespo", "m2po"] = "clipped"
     """`clipped`: PPO's clipped ratio; `log_prob`: the policy gradient itself, without a ratio;
     `cispo`: that gradient weighted by the clipped ratio; `vespo`: by a smooth kernel of the unit's
-    product of ratios; `dppo_tv`: the ratio where the probability moved by at most `dppo_delta`."""
+    product of ratios; `dppo_tv`: the ratio where the probability moved by at most `dppo_delta`;
+    `m2po`: the ratio of tokens whose squared log-ratios average to at most `m2_budget`."""
     ratio_unit: RatioUnit = "subsequence"
     """Unit on which the importance ratio lives."""
     aggregate: Aggregate = "subsequence_mean"
@@ -280,6 +291,8 @@ class ObjectiveConfig(_Section):
     """δ of `surrogate: dppo_tv`, a difference of probabilities."""
     dppo_penalty: float = Field(1e-3, ge=0)
     """Coefficient of (log ρ)² of `surrogate: dppo_tv`."""
+    m2_budget: float = Field(0.04, gt=0)
+    """τ of `surrogate: m2po`: largest mean of (log ρ)² over the tokens that are kept."""
     kl_estimator: KlEstimator = "k3"
     kl_coef: float = Field(0.001, ge=0)
     """β of the KL divergence from the frozen reference; 0: no reference is loaded."""
@@ -299,17 +312,31 @@ class ObjectiveConfig(_Section):
     """Lower end of the band of `correction: mask`."""
     correction_high: float = Field(2.0, gt=1)
     """Upper end of the band of `correction: mask`."""
+    rejection: Literal["none", "mean", "any"] = "none"
+    """Units left out altogether: `mean`, where the geometric mean w lies outside the band (the
+    geometric mask); `any`, where w of any single token does."""
+    rejection_unit: RatioUnit | None = None
+    """Unit that is rejected as a whole; none: the ratio's unit."""
+    rejection_low: float = Field(0.5, ge=0, lt=1)
+    """Lower end of the band of `rejection`."""
+    rejection_high: float = Field(2.0, gt=1)
+    """Upper end of the band of `rejection`."""
     max_turn_lag: int | None = Field(None, ge=0)
     """Turns older than this many optimizer steps are masked; none: no turn is."""
     lag_decay: float = Field(1.0, gt=0, le=1)
     """γ: a turn's term is weighted by γ^lag."""
     lag_clip: float = Field(0.0, ge=0)
     """κ: a unit's ε is divided by 1 + κ·lag."""
-    advantage: Literal["zscore", "centred", "leave_one_out", "batch"] = "zscore"
+    advantage: AdvantageKind = "zscore"
     """Reward minus the group's mean, over its spread or not; or minus the mean of the siblings; or
-    minus the mean of the whole batch, over the batch's spread."""
-    zero_variance: Literal["keep", "drop"] = "keep"
-    """Groups whose rewards are all equal: keep them in the denominators, or leave them out."""
+    minus the mean of all that the batch holds of the task's source, over their spread; or minus
+    the mean of the whole batch, over the batch's spread."""
+    zero_variance: Literal["keep", "drop", "resample"] = "keep"
+    """Groups whose rewards are all equal: keep them in the denominators; leave them out of the
+    step; or discard them as they come in and sample others in their place."""
+    max_resamples: int = Field(10, ge=1)
+    """Most batches' worth of groups that `zero_variance: resample` discards for one batch; beyond
+    it such groups are kept."""
 
     @property
     def uses_lag(self) -> bool:
@@ -326,10 +353,23 @@ class ObjectiveConfig(_Section):
 
     @model_validator(mode="after")
     def _one_correction(self) -> Self:
-        if self.proximal == "behaviour" and self.correction != "none":
+        for name in ("correction", "rejection"):
+            value = getattr(self, name)
+            if self.proximal == "behaviour" and value != "none":
+                raise ValueError(
+                    f"objective.proximal='behaviour' contradicts {name}={value!r}: the ratio "
+                    f"already corrects for the behaviour policy; set {name} to 'none'"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _resample_groups(self) -> Self:
+        beyond = self.advantage in ("batch", "source_partitioned", "source_partitioned_legacy")
+        if self.zero_variance == "resample" and beyond:
             raise ValueError(
-                f"objective.proximal='behaviour' contradicts correction={self.correction!r}: the "
-                "ratio already corrects for the behaviour policy; set correction to 'none'"
+                f"objective.zero_variance='resample' contradicts advantage={self.advantage!r}, "
+                "which compares beyond the group: a group of equal rewards still teaches; set "
+                "zero_variance to 'keep' or 'drop'"
             )
         return self
 
@@ -343,10 +383,11 @@ class ObjectiveConfig(_Section):
                 f"objective.surrogate={self.surrogate!r} has no such clip, so dual_clip="
                 f"{self.dual_clip} and lag_clip={self.lag_clip} contradict it"
             )
-        if self.surrogate == "dppo_tv" and self.ratio_unit != "token":
+        if self.surrogate in ("dppo_tv", "m2po") and self.ratio_unit != "token":
             raise ValueError(
-                f"objective.ratio_unit={self.ratio_unit!r} contradicts surrogate='dppo_tv', which "
-                "compares the probabilities of tokens; set ratio_unit to 'token'"
+                f"objective.ratio_unit={self.ratio_unit!r} contradicts surrogate="
+                f"{self.surrogate!r}, which compares the probabilities of tokens; set ratio_unit "
+                "to 'token'"
             )
         return self
 
@@ -473,6 +514,12 @@ class Config(_Section):
     def slots(self) -> int:
         """Groups that may be alive at once: (max_lag + 1) × groups_per_batch."""
         return (self.buffer.max_lag + 1) * self.train.groups_per_batch
+
+    @property
+    def resamples(self) -> int:
+        """Most groups of equal rewards that are discarded for one batch."""
+        batches = self.objective.max_resamples if self.objective.zero_variance == "resample" else 0
+        return batches * self.train.groups_per_batch
 
     @property
     def run_dir(self) -> Path:
