@@ -27,6 +27,8 @@ class OperatorSpec:
         usage: the literal call, placeholders in upper case; shown in the prompt.
         inputs: sub-tags of the argument; none: the argument is taken as it is.
         any_input: one of the inputs is enough.
+        is_check: gives a verdict, so it may be the condition of a conditional or a loop.
+        is_ensemble: compares several results, so it needs them.
     """
 
     name: str
@@ -35,6 +37,8 @@ class OperatorSpec:
     usage: str
     inputs: tuple[Input, ...] = ()
     any_input: bool = False
+    is_check: bool = False
+    is_ensemble: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
