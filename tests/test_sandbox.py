@@ -261,8 +261,10 @@ except OSError:
 os.getppid()
 """
     first, second = run(attack, "import os\nos.getpid()")
-    assert first.value == "1"
-    assert int(second.value) > 2, "the same zygote answered: process numbers go on"
+    assert int(first.value) > 1
+    assert int(second.value) > int(first.value) + 1, (
+        "the same zygote answered: process numbers go on"
+    )
 
 
 def test_namespaces_mounts_and_tracing_are_refused(run):

@@ -77,6 +77,7 @@ def setup_frame(config: SandboxConfig) -> dict[str, object]:
         "output_bytes": OUTPUT_BYTES,
         "value_bytes": VALUE_BYTES,
         "filter": seccomp.build_filter().hex() if seccomp.supported() else "",
+        "own_pid": seccomp.OWN_PID.hex(),
     }
 
 

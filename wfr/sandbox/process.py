@@ -6,6 +6,7 @@ import asyncio
 import json
 import struct
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 from wfr.config import SandboxConfig
@@ -49,15 +50,15 @@ class ZygoteProcess:
         )
         zygote = cls(process, scratch, config.wall_s)
         try:
-            await zygote._exchange(setup_frame(config), _START_S)
+            await zygote._exchange([setup_frame(config)], _START_S)
         except BaseException:
             zygote.kill()
             raise
         return zygote
 
-    async def ask(self, request: dict[str, Any], wall_s: float | None = None) -> dict[str, Any]:
+    async def ask(self, *frames: object, wall_s: float | None = None) -> dict[str, Any]:
         """The reply to one request that may run for `wall_s`; raises ZygoteDiedError."""
-        return await self._exchange(request, (wall_s or self._wall_s) + _GRACE_S)
+        return await self._exchange(frames, (wall_s or self._wall_s) + _GRACE_S)
 
     def kill(self) -> None:
         """End it at once, without waiting; process 1 takes its namespace along."""
@@ -71,21 +72,21 @@ class ZygoteProcess:
         self._process.stdin.close()
         await self._wait()
 
-    async def _exchange(self, message: dict[str, Any], timeout: float) -> dict[str, Any]:
+    async def _exchange(self, frames: Sequence[object], timeout: float) -> dict[str, Any]:
         try:
-            return await asyncio.wait_for(self._converse(message), timeout)
+            return await asyncio.wait_for(self._converse(frames), timeout)
         except TimeoutError:
             self.kill()
             raise ZygoteDiedError(f"the sandbox did not answer within {timeout:g} s") from None
         except (asyncio.IncompleteReadError, ConnectionError):
             raise ZygoteDiedError(await self._last_words()) from None
 
-    async def _converse(self, message: dict[str, Any]) -> dict[str, Any]:
+    async def _converse(self, frames: Sequence[object]) -> dict[str, Any]:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
-        body = json.dumps(message).encode()
-        stdin.write(struct.pack(">I", len(body)) + body)
+        for body in (json.dumps(frame).encode() for frame in frames):
+            stdin.write(struct.pack(">I", len(body)) + body)
         await stdin.drain()
         (size,) = struct.unpack(">I", await stdout.readexactly(4))
         reply: dict[str, Any] = json.loads(await stdout.readexactly(size))

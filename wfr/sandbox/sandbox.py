@@ -168,7 +168,7 @@ class Sandbox:
             "code": code,
             "stdin": stdin,
             "files": {_inside(name): _hex(body) for name, body in (files or {}).items()},
-            "tests": list(tests),
+            "tested": bool(tests),
             "limits": {
                 **({"wall_s": limits.wall_s} if limits.wall_s else {}),
                 **({"memory_bytes": limits.memory_mib << 20} if limits.memory_mib else {}),
@@ -176,7 +176,7 @@ class Sandbox:
         }
         slot = await self._take()
         try:
-            return await self._attempt(slot, request)
+            return await self._attempt(slot, request, list(tests))
         finally:
             self._idle.put_nowait(slot)
 
@@ -198,24 +198,25 @@ class Sandbox:
         if self._closed or self._wall is None:
             raise RuntimeError("the sandbox is closed" if self._closed else "use `async with`")
 
-    async def _attempt(self, slot: _Slot, request: dict[str, Any]) -> Result:
+    async def _attempt(self, slot: _Slot, request: dict[str, Any], tests: list[str]) -> Result:
         """Ask; where the zygote died, ask a new one once."""
         reason = ""
         for _ in range(2):
             self._check_open()
             try:
-                return await self._ask(slot, request)
+                return await self._ask(slot, request, tests)
             except ZygoteDiedError as error:
                 reason = str(error)
         self._check_open()
         return Result(Status.UNAVAILABLE, stderr=reason)
 
-    async def _ask(self, slot: _Slot, request: dict[str, Any]) -> Result:
+    async def _ask(self, slot: _Slot, request: dict[str, Any], tests: list[str]) -> Result:
         if slot.zygote is None:
             slot.zygote = await self._start()
         zygote = slot.zygote
         try:
-            reply = await zygote.ask(request, request["limits"].get("wall_s"))
+            frames = [request, tests] if tests else [request]
+            reply = await zygote.ask(*frames, wall_s=request["limits"].get("wall_s"))
         except BaseException:
             slot.zygote = None
             zygote.kill()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import platform
 import struct
+import sys
 
 _RET_ALLOW = 0x7FFF0000
 _RET_KILL = 0x80000000
@@ -78,6 +79,16 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     "personality": (135, 92),
 }
 _CLONE, _CLONE3, _PRLIMIT = (56, 220), (435, 435), (302, 261)
+# Signals: a program may send them to itself alone, not to what watches over it or tests it.
+_SIGNALS = {
+    "kill": (62, 129),
+    "tkill": (200, 130),
+    "tgkill": (234, 131),
+    "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240),
+}
+OWN_PID = struct.pack("=I", 0x7EADBEEF)
+"""Stands in the filter for the process id of the process that installs it."""
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
 
@@ -103,6 +114,9 @@ def build_filter(machine: str | None = None) -> bytes:
         *_refuse_by_argument(_CLONE[column], _op(_JUMP_ANY_BIT, _CLONE_THREAD, 0, 1)),
         *_refuse_by_argument(_PRLIMIT[column], _op(_JUMP_EQUAL, 0, 0, 1)),
     ]
+    for signals in _SIGNALS.values():
+        own = _op(_JUMP_EQUAL, int.from_bytes(OWN_PID, sys.byteorder), 0, 1)
+        program += _refuse_by_argument(signals[column], own)
     for numbers in _REFUSED.values():
         number = numbers[column]
         if number is not None:

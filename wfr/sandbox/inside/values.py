@@ -108,20 +108,20 @@ _FROM_TEXT: dict[str, Callable[[str], Any]] = {
 }
 
 
-def send(fd: int, message: Any) -> None:
+def send(fd: int, message: Any, limit: int | None = MAX_BYTES) -> None:
     """Write one frame; raises ValueError where it is larger than the other side accepts."""
     body = json.dumps(message).encode()
-    if len(body) > MAX_BYTES:
+    if limit is not None and len(body) > limit:
         raise ValueError(f"a value of {len(body)} bytes is too large to be handed over")
     data = memoryview(struct.pack(">I", len(body)) + body)
     while data:
         data = data[os.write(fd, data) :]
 
 
-def receive(fd: int) -> Any:
+def receive(fd: int, limit: int | None = MAX_BYTES) -> Any:
     """Read one frame; raises EOFError at the end, ValueError for what is no frame."""
     (size,) = struct.unpack(">I", _exactly(fd, 4))
-    if size > MAX_BYTES:
+    if limit is not None and size > limit:
         raise ValueError(f"a frame of {size} bytes")
     return json.loads(_exactly(fd, size))
 
