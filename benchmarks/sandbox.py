@@ -1,6 +1,6 @@
 """Model-written programs: a warm call, with and without tests, and how many run in a second.
 
-The peer is what people write first: `python -I -c PROGRAM` in a subprocess, without any confinement.
+The peer is what people write first: `python -I -c PROGRAM` in a subprocess, unconfined.
 """
 
 from __future__ import annotations
