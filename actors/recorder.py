@@ -1,4 +1,4 @@
-"""The recorder: grows one trajectory's arrays turn by turn."""
+"""The recorder: grows one trajectory's buffers turn by turn; sampled ids go in as bytes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ class Recorder:
         self.prompt_length = len(prompt)
         self.turns: list[Turn] = []
         self.spans: list[VersionSpan] = []
-        self._turn_id = array.array("h", [-1] * len(prompt))
-        self._logprob = array.array("f", [0.0] * len(prompt))
+        self._turn_id = array.array("h")
+        self._logprob = array.array("f")
+        self._pad(len(prompt))
         self._turn_start = len(prompt)
 
     def __len__(self) -> int:
@@ -41,9 +42,9 @@ class Recorder:
     def add_sample(self, sample: Sample) -> None:
         """Append sampled tokens to the turn being sampled."""
         offset = len(self.tokens)
-        self.tokens.extend(sample.tokens.tolist())
-        self._logprob.extend(sample.logprob.tolist())
-        self._turn_id.extend([len(self.turns)] * len(sample.tokens))
+        self.tokens.frombytes(_raw(sample.tokens, np.int32))
+        self._logprob.frombytes(_raw(sample.logprob, np.float32))
+        self._turn_id.extend(array.array("h", [len(self.turns)]) * len(sample.tokens))
         for span in sample.spans:
             self._add_span(VersionSpan(offset + span.start, offset + span.end, span.version))
 
@@ -58,8 +59,7 @@ class Recorder:
         """Close the turn and append the observation's token ids."""
         end = len(self.tokens)
         self.tokens.extend(observation)
-        self._turn_id.extend([-1] * len(observation))
-        self._logprob.extend([0.0] * len(observation))
+        self._pad(len(observation))
         total = len(self.tokens)
         self.turns.append(Turn(self._turn_start, end, total, kind, finish_reason, operator))
         self._turn_start = total
@@ -70,12 +70,20 @@ class Recorder:
             self.end_turn(kind=TurnKind.MALFORMED, finish_reason="cut")
 
     def columns(self) -> dict[str, np.ndarray]:
-        """`tokens` int32, `turn_id` int16 and `behaviour_logprob` float32, each [T]."""
+        """`tokens` int32, `turn_id` int16 and `behaviour_logprob` float32, each [T].
+
+        They are views: nothing may be appended while one of them lives.
+        """
         return {
-            "tokens": np.array(self.tokens, np.int32),
-            "turn_id": np.array(self._turn_id, np.int16),
-            "behaviour_logprob": np.array(self._logprob, np.float32),
+            "tokens": np.frombuffer(self.tokens, np.int32),
+            "turn_id": np.frombuffer(self._turn_id, np.int16),
+            "behaviour_logprob": np.frombuffer(self._logprob, np.float32),
         }
+
+    def _pad(self, count: int) -> None:
+        """Ids that the policy did not write have no turn and no log-probability."""
+        self._turn_id.extend(array.array("h", [-1]) * count)
+        self._logprob.extend(array.array("f", [0.0]) * count)
 
     def _add_span(self, span: VersionSpan) -> None:
         last = self.spans[-1] if self.spans else None
@@ -83,3 +91,8 @@ class Recorder:
             self.spans[-1] = VersionSpan(last.start, span.end, last.version)
         else:
             self.spans.append(span)
+
+
+def _raw(values: np.ndarray, kind: type[np.generic]) -> memoryview:
+    """The bytes of an array, in place where it has the right type."""
+    return np.ascontiguousarray(values, kind).view(np.uint8).data

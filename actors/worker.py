@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from actors.rollout import EpisodeId, Limits, RendererLike, Rollout
 from actors.router import Router
-from wfr.buffer import Admission, GroupMeta
 from wfr.config import Config
 from wfr.environments.base import Environment
+from wfr.groups import Admission, GroupMeta
 from wfr.protocols import Sample, SamplerLike, SamplingRequest
 from wfr.schema import to_batch
 from wfr.tasks.source import Task, TaskOrder
@@ -82,6 +84,8 @@ class RolloutWorker:
         self._journal = journal
         self._router = Router(wait_s=_SAMPLER_WAIT_S)
         self._failures = _Failures(config.rollout.max_episode_failures)
+        waits = config.buffer.incomplete_groups == "wait"
+        self._retries = math.inf if waits else config.rollout.episode_retries
         self._running: set[asyncio.Task[None]] = set()
         self._tokens_sampled = 0
         self._tokens_reported = 0
@@ -157,7 +161,7 @@ class RolloutWorker:
         group = Group(group_id, task.id, admission.version, trajectories)
         batch = to_batch(group)
         self._journal(batch)
-        meta = group_meta(group, wasted)
+        meta = group_meta(group, wasted, batch.nbytes)
         self._tokens_reported += meta.policy_tokens + sum(meta.discarded.values())
         await buffer.add(admission.group_id, batch, meta)
 
@@ -177,7 +181,7 @@ class RolloutWorker:
                 self._router.release(str(key))
             attempt += 1
             retry = trajectory.stop_reason.is_transient
-            if not retry or attempt > self._config.rollout.episode_retries:
+            if not retry or attempt > self._retries:
                 self._failures.note(trajectory)
                 return trajectory
             wasted[trajectory.stop_reason.value] += trajectory.policy_tokens
@@ -259,8 +263,11 @@ async def _as_coroutine(awaitable: Awaitable[Admission]) -> Admission:
     return await awaitable
 
 
-def group_meta(group: Group, wasted: Mapping[str, int]) -> GroupMeta:
-    """What the buffer needs to know of a group; `wasted` are tokens of attempts not kept."""
+def group_meta(group: Group, wasted: Mapping[str, int], size: int = 0) -> GroupMeta:
+    """What the buffer needs to know of a group of `size` bytes.
+
+    `wasted` are the policy tokens of attempts that were not kept, by reason.
+    """
     scored = group.scored
     discarded = Counter(wasted)
     for trajectory in group.trajectories:
@@ -272,6 +279,8 @@ def group_meta(group: Group, wasted: Mapping[str, int]) -> GroupMeta:
         policy_tokens=sum(t.policy_tokens for t in scored),
         oldest_version=min((t.oldest_version for t in scored), default=group.admitted_version),
         discarded=dict(discarded),
+        size=size,
+        spread=float(np.std([t.reward for t in scored])) if scored else 0.0,
     )
 
 

@@ -12,13 +12,14 @@ import ray
 from actors.render import Renderer
 from actors.sampler import Sampler
 from actors.worker import RolloutWorker
+from cluster.hand_over import HandOver, columns_of
 from cluster.logs import redirect
 from cluster.weights import RemoteSamplers
-from wfr.buffer import GroupMeta, ReplayBuffer
 from wfr.config import Config
 from wfr.environments.registry import make_factory
 from wfr.journal import Journal
 from wfr.protocols import TransferGroup
+from wfr.spill import Spilled
 from wfr.tasks.registry import make_source
 
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ class HostedLearner:
 
         self._learner = Learner(self._config, model_path, rank=self._rank, init_method=init_method)
 
-    def step(self, version: int, *batches: pa.RecordBatch) -> dict[str, float]:
+    def step(self, version: int, *batches: pa.RecordBatch | Spilled) -> dict[str, float]:
         """Train on one batch."""
-        return self._learner.step(version, *batches)
+        return self._learner.step(version, *map(columns_of, batches))
 
     def connect(self, group: TransferGroup, client: RemoteSamplers) -> None:
         """(Re)build the weight-transfer group."""
@@ -74,7 +75,7 @@ class HostedLearner:
 
 
 class HostedWorker(RolloutWorker):
-    """A rollout worker that journals to the run directory and stores batches in Ray."""
+    """A rollout worker that journals to the run directory and hands batches over in Ray."""
 
     def __init__(
         self,
@@ -98,23 +99,21 @@ class HostedWorker(RolloutWorker):
             renderer=Renderer(model_path),
             journal=self._journal_files.append,
         )
+        self._offered: dict[int, pa.RecordBatch] = {}
+
+    async def run(self, buffer: Any) -> None:
+        """Play for `buffer`; see `RolloutWorker.run`."""
+        me = ray.get_runtime_context().current_actor
+        await super().run(HandOver(buffer, me, self._offered))
+
+    async def hand_over(self, group_id: int) -> tuple[pa.RecordBatch, bool]:
+        """Give a finished group to the buffer, which asks for it."""
+        return self._offered[group_id], True
 
     async def close(self) -> None:
         """End the sandbox's processes and the journal's file."""
         await self._factory.close()
         self._journal_files.close()
-
-
-class HostedBuffer(ReplayBuffer[tuple[Any]]):
-    """The replay buffer over Ray's object store.
-
-    It stores the batches itself, because Ray frees an object with the process that put it: a group
-    has to survive its worker. A reference is kept in a tuple, because Ray resolves bare ones.
-    """
-
-    async def add(self, group_id: int, ref: Any, meta: GroupMeta) -> bool:
-        """Hand in a record batch."""
-        return await super().add(group_id, (ray.put(ref),), meta)
 
 
 class HostedWarmstart:

@@ -31,8 +31,9 @@ from cluster.samplers import SamplerPool, gist
 from cluster.summary import Tally, evaluations, tallied, tokens
 from cluster.usage import IdleMeter, MemoryMeter
 from wfr.backends.base import BackendConfigError
-from wfr.buffer import Batch, BufferClosedError
+from wfr.buffer import BufferClosedError
 from wfr.config import Config
+from wfr.groups import Batch
 from wfr.metrics import RunMetrics
 from wfr.protocols import PeerLostError, PublishError
 
@@ -185,7 +186,7 @@ class Run:
 
     async def _step(self, batch: Batch[Any]) -> None:
         started = time.monotonic()
-        refs = [entry.ref[0] for entry in batch.entries]
+        refs = [entry.ref[0] for entry in batch.groups]
         results = await asyncio.gather(
             *(rank.step(batch.version, *refs) for rank in self._topology.ranks)
         )
@@ -196,7 +197,7 @@ class Run:
         self._tally.steps += 1
         self._tally.learner_step_seconds += stepped - started
         self._tally.publish_seconds += published - stepped
-        lags = [batch.version - entry.meta.oldest_version for entry in batch.entries]
+        lags = [batch.version - entry.meta.oldest_version for entry in batch.groups]
         self._tally.max_lag_seen = max(self._tally.max_lag_seen, *lags)
         await self._report(batch, results[0], lags, published - stepped)
         await self._periodic()
@@ -311,8 +312,9 @@ class Run:
         self, batch: Batch[Any], metrics: dict[str, float], lags: list[int], publish_s: float
     ) -> None:
         self._losses_in_a_row = 0
-        ledger, slots = await asyncio.gather(
-            self._topology.buffer.ledger(), self._topology.buffer.gauges()
+        buffer = self._topology.buffer
+        ledger, slots, memory = await asyncio.gather(
+            buffer.ledger(), buffer.gauges(), buffer.memory()
         )
         values = {
             "step": self._tally.steps,
@@ -327,6 +329,13 @@ class Run:
             "tokens/consumed": ledger.consumed,
             "tokens/discarded": dict(ledger.discarded),
             "tokens/waiting": ledger.waiting,
+            "tokens/replayed": ledger.replayed,
+            "buffer/resident_bytes": memory.resident,
+            "buffer/spilled_bytes": memory.spilled,
+            "buffer/spilled_groups": memory.spilled_groups,
+            "buffer/spill_failures": memory.failures,
+            "groups": [entry.group_id for entry in batch.entries],
+            "groups/replayed": [entry.group_id for entry in batch.replayed],
             **{f"slots/{state}": count for state, count in slots.items() if state != "version"},
         }
         self._record("step", values)

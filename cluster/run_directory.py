@@ -22,6 +22,7 @@ CONTENT = (
     "summary.json",
     "journal",
     "checkpoints",
+    "spill",
     "logs",
     "base",
 )

@@ -15,14 +15,16 @@ from typing import Any
 import ray
 
 from actors.sampler import transfer_backend
+from cluster.buffers import start_buffer
 from cluster.director import follow, start_warmstart
 from cluster.ports import free_port
 from cluster.progress import Progress
 from cluster.remote import Remote, host
-from cluster.roles import HostedBuffer, HostedLearner, HostedSampler, HostedWorker
+from cluster.roles import HostedLearner, HostedSampler, HostedWorker
 from cluster.weights import RemoteSamplers
 from wfr.config import Config
 from wfr.protocols import TransferGroup
+from wfr.shards import ShardedBuffer
 
 
 class Topology:
@@ -41,7 +43,7 @@ class Topology:
         self._warmstart: Remote | None = None
         self.workers: list[Remote] = []
         self.ranks: list[Remote] = []
-        self.buffer: Remote
+        self.buffer: Remote | ShardedBuffer
 
     @property
     def starting(self) -> str:
@@ -96,18 +98,11 @@ class Topology:
 
     async def start_others(self) -> None:
         """Start the buffer, the learner's ranks (yet empty) and the rollout workers at once."""
-        settings = self._config.buffer
-        self.buffer = host(
-            HostedBuffer,
-            settings.max_lag,
-            self._config.train.groups_per_batch,
-            settings.window,
-            settings.incomplete_groups,
-            options=self._options(),
-        )
+        shards = start_buffer(self._config, self._run_dir, self._options())
+        self.buffer = shards[0] if len(shards) == 1 else ShardedBuffer(shards)
         self.workers = [self._start_worker(i) for i in range(self._config.rollout.workers)]
         self.ranks = [self._start_rank(rank) for rank in range(self._config.learner.ranks)]
-        ready = [role.handle.__ray_ready__ for role in (self.buffer, *self.workers, *self.ranks)]
+        ready = [role.handle.__ray_ready__ for role in (*shards, *self.workers, *self.ranks)]
         await asyncio.gather(*(_ready(method) for method in ready))
 
     async def connect(self, samplers: Sequence[Remote]) -> None:

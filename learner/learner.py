@@ -27,10 +27,9 @@ from learner.packing import PackedBatch, Row, denominators, pack, plan
 from learner.policy import Policy
 from learner.publisher import EngineSource, Publisher, SamplersClient
 from wfr.advantage import GroupAdvantage, advantages
+from wfr.columns import GroupView, view
 from wfr.config import Config
 from wfr.protocols import PeerLostError, PublishError, TransferGroup
-from wfr.schema import from_batch
-from wfr.trajectory import Group
 
 
 class Learner:
@@ -91,7 +90,7 @@ class Learner:
         if version != self._version:
             raise ValueError(f"asked to train version {version}, but holds {self._version}")
         started = time.perf_counter()
-        groups = [from_batch(batch) for batch in batches]
+        groups = [view(batch) for batch in batches]
         compared = advantages(groups, self._config.objective.advantage)
         shares = self._split(list(map(self._rows, groups, compared)))
         proximal = self._proximal(shares)
@@ -158,7 +157,7 @@ class Learner:
             copies = {name: part.detach().cpu().clone() for name, part in parts.items()}
         return Adapter(copies, self._lora, str(self._source))
 
-    def _rows(self, group: Group, advantage: GroupAdvantage) -> list[Row]:
+    def _rows(self, group: GroupView, advantage: GroupAdvantage) -> list[Row]:
         """The rows of one group that take part; asserts the staleness bound where it matters."""
         if advantage.zero_variance and self._config.objective.zero_variance == "drop":
             return []
@@ -270,7 +269,7 @@ def _frozen(policy: Policy) -> Policy:
     return reference
 
 
-def _summary(groups: Iterable[Group], shares: Sequence[list[Row]]) -> dict[str, float]:
+def _summary(groups: Iterable[GroupView], shares: Sequence[list[Row]]) -> dict[str, float]:
     """What the batch was like, before any loss."""
     scored = [t for group in groups for t in group.scored]
     rewards = torch.tensor([t.reward for t in scored], dtype=torch.float64)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from learner.aggregation import Denominators
+from wfr.columns import Episode
 from wfr.trajectory import Trajectory
 
 QUADRATIC_LENGTH = 4096
@@ -45,7 +46,7 @@ class Row:
     advantage: float
 
     @classmethod
-    def of(cls, trajectory: Trajectory, advantage: float, version: int) -> Row:
+    def of(cls, trajectory: Trajectory | Episode, advantage: float, version: int) -> Row:
         """Read a trajectory that is consumed by the optimizer step after weights `version`.
 
         Raises:

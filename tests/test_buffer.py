@@ -9,11 +9,31 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from wfr.buffer import BufferClosedError, GroupMeta, ReplayBuffer
+from wfr.buffer import BufferClosedError, ReplayBuffer
+from wfr.groups import GroupMeta
+from wfr.selection import Rules
 
 
-def meta(tokens=10, scored=2, siblings=2, version=0, **discarded):
-    return GroupMeta(siblings, scored, tokens, version, discarded)
+def meta(tokens=10, scored=2, siblings=2, version=0, size=0, spread=0.0, **discarded):
+    return GroupMeta(siblings, scored, tokens, version, discarded, size, spread)
+
+
+class Shelf:
+    """A store that keeps what it gets, and fails when told to."""
+
+    def __init__(self):
+        self.held = {}
+        self.full = False
+
+    async def spill(self, group_id, ref):
+        await asyncio.sleep(0)
+        if self.full:
+            raise OSError(28, "No space left on device")
+        self.held[group_id] = ref
+        return ("shelf", group_id)
+
+    def free(self, ref):
+        del self.held[ref[1]]
 
 
 async def settle(awaitable):
@@ -51,7 +71,7 @@ def run(coroutine):
 
 def test_lag_zero_is_the_synchronous_system():
     async def main():
-        buffer = ReplayBuffer(max_lag=0, groups_per_batch=2)
+        buffer = ReplayBuffer(Rules(0, 2))
         events = []
         for version in range(3):
             events.append(await admit_all(buffer))
@@ -69,7 +89,7 @@ def test_lag_zero_is_the_synchronous_system():
 
 def test_slots_come_back_at_publication_not_at_take():
     async def main():
-        buffer = ReplayBuffer(max_lag=1, groups_per_batch=2)
+        buffer = ReplayBuffer(Rules(1, 2))
         await finish(buffer, *await admit_all(buffer))
         batch = await buffer.take()
         assert await admit_all(buffer) == []
@@ -86,7 +106,7 @@ def test_younger_groups_overtake_a_straggler_until_its_deadline():
     """B = 1, max_lag = 1: group 0 may be passed once, then it is waited for."""
 
     async def main():
-        buffer = ReplayBuffer(max_lag=1, groups_per_batch=1)
+        buffer = ReplayBuffer(Rules(1, 1))
         assert await admit_all(buffer) == [0, 1]
         await finish(buffer, 1)
         first = await buffer.take()
@@ -102,7 +122,7 @@ def test_younger_groups_overtake_a_straggler_until_its_deadline():
 
 def test_oldest_finished_groups_go_first_and_only_from_the_window():
     async def main():
-        buffer = ReplayBuffer(max_lag=4, groups_per_batch=1, window=2)
+        buffer = ReplayBuffer(Rules(4, 1, window=2))
         assert await admit_all(buffer) == [0, 1, 2, 3, 4]
         await finish(buffer, 4, 3, 2)
         assert await settle(buffer.take()) is None
@@ -115,7 +135,7 @@ def test_oldest_finished_groups_go_first_and_only_from_the_window():
 
 def test_a_second_batch_may_be_taken_before_the_first_is_published():
     async def main():
-        buffer = ReplayBuffer(max_lag=1, groups_per_batch=2)
+        buffer = ReplayBuffer(Rules(1, 2))
         await finish(buffer, *await admit_all(buffer))
         first, second = await buffer.take(), await buffer.take()
         with pytest.raises(ValueError, match="expected version 1 of batch 0"):
@@ -142,7 +162,7 @@ def test_groups_without_enough_siblings_are_discarded_and_free_their_slot(
     incomplete, scored, siblings, reason
 ):
     async def main():
-        buffer = ReplayBuffer(max_lag=0, groups_per_batch=1, incomplete=incomplete)
+        buffer = ReplayBuffer(Rules(0, 1, incomplete=incomplete))
         admission = await buffer.admit("w")
         kept = await buffer.add(admission.group_id, "ref", meta(10, scored, siblings, retried=3))
         buffer.check_valid()
@@ -158,7 +178,7 @@ def test_groups_without_enough_siblings_are_discarded_and_free_their_slot(
 
 def test_a_dead_workers_groups_are_lost_and_may_come_in_late():
     async def main():
-        buffer = ReplayBuffer(max_lag=1, groups_per_batch=1)
+        buffer = ReplayBuffer(Rules(1, 1))
         dead, alive = await buffer.admit("dead"), await buffer.admit("alive")
         assert await buffer.requeue("dead") == 1
         assert await admit_all(buffer) == [2]
@@ -176,7 +196,7 @@ def test_a_dead_workers_groups_are_lost_and_may_come_in_late():
 
 def test_a_slot_is_not_given_to_a_dead_worker_that_still_waits_for_one():
     async def main():
-        buffer = ReplayBuffer(max_lag=0, groups_per_batch=1)
+        buffer = ReplayBuffer(Rules(0, 1))
         await buffer.admit("dead")
         waiting = asyncio.create_task(buffer.admit("dead"))
         await asyncio.sleep(0)
@@ -190,7 +210,7 @@ def test_a_slot_is_not_given_to_a_dead_worker_that_still_waits_for_one():
 
 def test_abandoned_groups_are_booked_under_their_reason():
     async def main():
-        buffer = ReplayBuffer(max_lag=0, groups_per_batch=1)
+        buffer = ReplayBuffer(Rules(0, 1))
         admission = await buffer.admit("w")
         assert await buffer.abandon(admission.group_id, "cancelled", tokens=4)
         assert not await buffer.abandon(admission.group_id, "cancelled", tokens=4)
@@ -203,12 +223,12 @@ def test_abandoned_groups_are_booked_under_their_reason():
 
 def test_unknown_groups_are_refused():
     with pytest.raises(ValueError, match="group 3 was never admitted"):
-        run(ReplayBuffer(0, 1).add(3, "ref", meta()))
+        run(ReplayBuffer(Rules(0, 1)).add(3, "ref", meta()))
 
 
 def test_pause_stops_admission_only():
     async def main():
-        buffer = ReplayBuffer(max_lag=1, groups_per_batch=1)
+        buffer = ReplayBuffer(Rules(1, 1))
         first = await buffer.admit("w")
         await buffer.pause()
         assert await settle(buffer.admit("w")) is None
@@ -223,7 +243,7 @@ def test_pause_stops_admission_only():
 
 def test_close_wakes_everybody_who_waits():
     async def main():
-        buffer = ReplayBuffer(max_lag=0, groups_per_batch=1)
+        buffer = ReplayBuffer(Rules(0, 1))
         first = await buffer.admit("w")
         waiting = [asyncio.create_task(buffer.admit("w")), asyncio.create_task(buffer.take())]
         await asyncio.sleep(0)
@@ -238,7 +258,7 @@ def test_close_wakes_everybody_who_waits():
 
 def test_stale_tokens_are_caught_where_they_are_used():
     async def main():
-        buffer = ReplayBuffer(max_lag=1, groups_per_batch=1, version=5)
+        buffer = ReplayBuffer(Rules(1, 1), version=5)
         admission = await buffer.admit("w")
         await buffer.add(admission.group_id, "ref", meta(version=3))
         await buffer.take()
@@ -249,17 +269,17 @@ def test_stale_tokens_are_caught_where_they_are_used():
 
 def test_impossible_settings_are_refused():
     with pytest.raises(ValueError, match="max_lag=-1"):
-        ReplayBuffer(-1, 1)
+        Rules(-1, 1)
 
 
 def test_restore_continues_where_the_state_was_taken():
     """A batch that was out is taken again; groups in flight are lost; ids go on."""
 
     async def main():
-        buffer = ReplayBuffer(max_lag=1, groups_per_batch=2)
+        buffer = ReplayBuffer(Rules(1, 2))
         await finish(buffer, *(await admit_all(buffer))[:3])
         batch = await buffer.take()
-        resumed = ReplayBuffer(max_lag=1, groups_per_batch=2)
+        resumed = ReplayBuffer(Rules(1, 2))
         resumed.restore(pickle.loads(pickle.dumps(buffer.state())))
         assert resumed.state()["ledger"]["groups_dropped"] == {"restart": 1}
         assert await resumed.take() == batch
@@ -273,9 +293,9 @@ def test_restore_continues_where_the_state_was_taken():
 
 def test_restore_under_a_smaller_bound_is_refused():
     async def main():
-        buffer = ReplayBuffer(max_lag=4, groups_per_batch=1)
+        buffer = ReplayBuffer(Rules(4, 1))
         await finish(buffer, *await admit_all(buffer))
-        ReplayBuffer(max_lag=2, groups_per_batch=1).restore(buffer.state())
+        ReplayBuffer(Rules(2, 1)).restore(buffer.state())
 
     with pytest.raises(ValueError, match="2 groups more than the 3 slots"):
         run(main())
@@ -286,6 +306,7 @@ def corrupt(buffer, how):
         buffer._ledger.waiting += 1
     elif how == "late":
         buffer._live[0].admitted_version = -9
+        buffer._admitted = Counter([-9, 0])
     elif how == "order":
         buffer._live[0] = buffer._live.pop(0)
     elif how == "count":
@@ -306,7 +327,7 @@ def corrupt(buffer, how):
 )
 def test_check_valid_names_what_is_wrong(how, message):
     async def main():
-        buffer = ReplayBuffer(max_lag=2, groups_per_batch=1)
+        buffer = ReplayBuffer(Rules(2, 1))
         await finish(buffer, *await admit_all(buffer))
         await buffer.take()
         buffer._live[0] = buffer._live.pop(1)
@@ -317,6 +338,115 @@ def test_check_valid_names_what_is_wrong(how, message):
 
     with pytest.raises(ValueError, match=message):
         run(main())
+
+
+def test_a_straggler_may_be_given_up_at_its_deadline_and_comes_in_late():
+    async def main():
+        buffer = ReplayBuffer(Rules(1, 1, stragglers="drop"))
+        assert await admit_all(buffer) == [0, 1]
+        await finish(buffer, 1)
+        first = await buffer.take()
+        await buffer.published(1, first.batch_id)
+        assert await admit_all(buffer) == [2]
+        assert await settle(buffer.take()) is None
+        await finish(buffer, 2)
+        second = await buffer.take()
+        assert not await buffer.add(0, "late", meta(7))
+        buffer.check_valid()
+        return ids_of(first), ids_of(second), buffer.ledger()
+
+    first, second, ledger = run(main())
+    assert (first, second) == ([1], [2])
+    assert (ledger.discarded, ledger.groups_dropped) == ({"late": 7}, {"straggler": 1})
+
+
+def test_the_largest_spread_goes_first_until_a_deadline_forbids_it():
+    async def main():
+        buffer = ReplayBuffer(Rules(2, 1, priority="spread"))
+        for group_id, spread in zip(await admit_all(buffer), (0.1, 0.5, 0.3), strict=True):
+            await buffer.add(group_id, "ref", meta(spread=spread))
+        taken = []
+        for version in range(3):
+            batch = await buffer.take()
+            taken += ids_of(batch)
+            await buffer.published(version + 1, batch.batch_id)
+            for group_id in await admit_all(buffer):
+                await buffer.add(group_id, "ref", meta(spread=0.9, version=buffer.version))
+        return taken
+
+    # 3 has the largest spread of all, but 0 and 2 were admitted at 0 and must go by version 2.
+    assert run(main()) == [1, 2, 0]
+
+
+def test_groups_are_used_again_while_they_are_young_enough():
+    async def main():
+        buffer = ReplayBuffer(Rules(2, 1, uses=3))
+        seen = []
+        for version in range(4):
+            ids = await admit_all(buffer)
+            for group_id in ids:
+                await buffer.add(group_id, "ref", meta(version=version, size=5))
+            batch = await buffer.take()
+            assert all(version - e.meta.oldest_version <= 2 for e in batch.groups)
+            seen.append((ids_of(batch), [entry.group_id for entry in batch.replayed]))
+            await buffer.published(version + 1, batch.batch_id)
+            buffer.check_valid()
+        return seen, buffer.ledger(), buffer.memory()
+
+    seen, ledger, memory = run(main())
+    # Groups 0, 1 and 2 were admitted at 0: version 2 is the last that may use them.
+    assert seen == [([0], []), ([1], [0]), ([2], [1, 0]), ([3], [])]
+    assert (ledger.consumed, ledger.replayed, ledger.missing) == (40, 30, 0)
+    assert memory.resident == 5 * 2  # 4 and 5 wait; version 4 may use none again
+
+
+def test_what_exceeds_the_memory_goes_to_the_store_and_is_freed_when_it_was_used():
+    async def main():
+        shelf = Shelf()
+        buffer = ReplayBuffer(Rules(1, 2), store=shelf, memory_bytes=25)
+        for group_id in await admit_all(buffer):
+            await buffer.add(group_id, f"ref{group_id}", meta(size=10))
+        assert shelf.held == {2: "ref2", 3: "ref3"}
+        first, second = await buffer.take(), await buffer.take()
+        assert [entry.ref for entry in first.entries] == ["ref0", "ref1"]
+        assert [entry.ref for entry in second.entries] == [("shelf", 2), ("shelf", 3)]
+        before = buffer.memory()
+        await buffer.published(1, 0)
+        await buffer.published(2, 1)
+        return before, buffer.memory(), shelf.held
+
+    before, after, held = run(main())
+    assert (before.resident, before.spilled) == (20, 20)
+    assert (after.resident, after.spilled, after.spilled_groups) == (0, 0, 2)
+    assert held == {}
+
+
+def test_a_full_disk_costs_no_group():
+    async def main():
+        shelf = Shelf()
+        shelf.full = True
+        buffer = ReplayBuffer(Rules(0, 2), store=shelf)
+        for group_id in await admit_all(buffer):
+            assert await buffer.add(group_id, f"ref{group_id}", meta(size=10))
+        return [entry.ref for entry in (await buffer.take()).entries], buffer.memory()
+
+    refs, memory = run(main())
+    assert refs == ["ref0", "ref1"]
+    assert (memory.resident, memory.spilled, memory.failures) == (20, 0, 2)
+
+
+def test_a_duplicate_that_comes_in_while_the_first_is_being_spilled():
+    async def main():
+        shelf = Shelf()
+        buffer = ReplayBuffer(Rules(0, 1), store=shelf)
+        await buffer.admit("w")
+        kept = await asyncio.gather(*(buffer.add(0, "ref", meta(size=10)) for _ in range(2)))
+        buffer.check_valid()
+        return sorted(kept), buffer.memory(), buffer.ledger().duplicates
+
+    kept, memory, duplicates = run(main())
+    assert kept == [False, True]
+    assert (memory.resident, memory.spilled, duplicates) == (0, 10, 1)
 
 
 # ---- the proof, by machine: every interleaving against a model that searches by brute force
@@ -338,11 +468,23 @@ def can_meet_deadlines(deadlines, version, size):
 class Model(RuleBasedStateMachine):
     """The buffer next to a list of groups; whatever one does, the other must agree."""
 
-    @initialize(max_lag=st.integers(0, 3), size=st.integers(1, 3), window=st.integers(1, 3))
-    def start(self, max_lag, size, window):
+    @initialize(
+        max_lag=st.integers(0, 3),
+        size=st.integers(1, 3),
+        window=st.integers(1, 3),
+        stragglers=st.sampled_from(["wait", "drop"]),
+        priority=st.sampled_from(["age", "spread"]),
+        uses=st.integers(1, 3),
+        memory=st.integers(0, 60),
+    )
+    def start(self, max_lag, size, window, stragglers, priority, uses, memory):
         self.loop = asyncio.new_event_loop()
         self.max_lag, self.size, self.window = max_lag, size, window
-        self.buffer = ReplayBuffer(max_lag, size, window)
+        self.rules = Rules(max_lag, size, window, stragglers, priority, uses=uses)
+        self.shelf, self.bound = Shelf(), memory
+        self.buffer = ReplayBuffer(self.rules, store=self.shelf, memory_bytes=memory)
+        self.used = {}  # id -> (admitted version, uses so far), in the order of their last use
+        self.spreads = {}
         self.version = 0
         self.live = {}  # id -> (admitted version, finished?)
         self.deaths = Counter()
@@ -368,8 +510,13 @@ class Model(RuleBasedStateMachine):
             self.live[admission.group_id] = [self.version, False, worker]
 
     @precondition(lambda self: any(not g[1] for g in self.live.values()))
-    @rule(data=st.data(), fate=st.sampled_from(["finish", "finish", "finish", "bad", "abandon"]))
-    def end_one(self, data, fate):
+    @rule(
+        data=st.data(),
+        fate=st.sampled_from(["finish", "finish", "finish", "bad", "abandon"]),
+        size=st.integers(0, 30),
+        spread=st.sampled_from([0.0, 0.25, 0.5]),
+    )
+    def end_one(self, data, fate, size, spread):
         running = [i for i, group in self.live.items() if not group[1]]
         group_id = data.draw(st.sampled_from(running))
         if fate == "abandon":
@@ -378,8 +525,10 @@ class Model(RuleBasedStateMachine):
             return
         scored = 1 if fate == "bad" else 2
         oldest = self.live[group_id][0]
-        kept = self.do(self.buffer.add(group_id, group_id, meta(scored=scored, version=oldest)))
+        made = meta(scored=scored, version=oldest, size=size, spread=spread)
+        kept = self.do(self.buffer.add(group_id, group_id, made))
         assert kept == (fate == "finish")
+        self.spreads[group_id] = spread
         if kept:
             self.live[group_id][1] = True
         else:
@@ -399,20 +548,47 @@ class Model(RuleBasedStateMachine):
         consuming = self.version + len(self.out)
         batch = self.do(self.buffer.take())
         allowed = self.allowed(consuming)
+        if self.rules.stragglers == "drop":
+            in_flight = [i for i in sorted(self.live) if not self.live[i][1]]
+            while not allowed and self.finished_in_window() >= self.size:
+                del self.live[in_flight.pop(0)]
+                allowed = self.allowed(consuming, window=self.live_before)
         assert (batch is None) == (not allowed)
         if batch:
             ids = ids_of(batch)
-            assert ids == min(allowed)
+            assert ids == min(allowed, key=self.preference)
             assert batch.version == consuming
             assert all(consuming - self.live[i][0] <= self.max_lag for i in ids)
+            self.replay(batch, consuming)
             for group_id in ids:
-                del self.live[group_id]
+                self.used[group_id] = [self.live.pop(group_id)[0], 0]
             self.out.append(batch)
 
-    def allowed(self, consuming):
+    def preference(self, choice):
+        """The smallest is the best."""
+        if self.rules.priority == "age":
+            return choice
+        return sorted((-self.spreads[i], i) for i in choice)
+
+    def replay(self, batch, consuming):
+        """Groups of published batches, those whose last use is longest ago first."""
+        out = {entry.group_id for other in self.out for entry in other.groups}
+        ready = [
+            i
+            for i, (admitted, uses) in self.used.items()
+            if i not in out and 0 < uses < self.rules.uses and admitted + self.max_lag >= consuming
+        ]
+        expected = ready[: (self.rules.uses - 1) * self.size]
+        assert [entry.group_id for entry in batch.replayed] == expected
+
+    def finished_in_window(self):
+        self.live_before = sorted(self.live)[: self.window * self.size]
+        return sum(self.live[i][1] for i in self.live_before)
+
+    def allowed(self, consuming, window=None):
         """Every choice of finished groups after which the rest can still meet its deadlines."""
-        window = sorted(self.live)[: self.window * self.size]
-        finished = [i for i in window if self.live[i][1]]
+        window = window or sorted(self.live)[: self.window * self.size]
+        finished = [i for i in window if i in self.live and self.live[i][1]]
         return [
             list(choice)
             for choice in itertools.combinations(finished, self.size)
@@ -428,14 +604,20 @@ class Model(RuleBasedStateMachine):
     def publish(self):
         batch = self.out.pop(0)
         self.version += 1
+        for entry in batch.groups:
+            admitted, uses = self.used.pop(entry.group_id)
+            self.used[entry.group_id] = [admitted, uses + 1]
         self.do(self.buffer.published(self.version, batch.batch_id))
 
     @precondition(lambda self: not self.out)
     @rule()
     def restart(self):
         state = self.buffer.state()
-        self.buffer = ReplayBuffer(self.max_lag, self.size, self.window)
+        self.buffer = ReplayBuffer(self.rules, store=self.shelf, memory_bytes=self.bound)
         self.buffer.restore(state)
+        self.used = {}
+        spilled = {group["group_id"] for group in state["groups"] if group["spilled"]}
+        self.shelf.held = {i: ref for i, ref in self.shelf.held.items() if i in spilled}
         self.live = {i: group for i, group in self.live.items() if group[1]}
 
     @invariant()
@@ -444,6 +626,15 @@ class Model(RuleBasedStateMachine):
             self.buffer.check_valid()
             assert self.buffer.ledger().missing == 0
             assert self.buffer.version == self.version
+            memory = self.buffer.memory()
+            assert memory.resident <= self.bound
+            groups = self.buffer.state()["groups"]
+            kept = self.buffer._used.values()
+            held = {g["group_id"] for g in groups if g["spilled"]}
+            assert held | {entry.group_id for entry in kept if entry.spilled} == set(
+                self.shelf.held
+            ) - {entry.group_id for batch in self.out for entry in batch.replayed}
+            assert len(kept) <= self.rules.uses * self.size * (self.max_lag + 1)
 
     def finish_everything(self):
         """However it got here: if all groups finish from now on, the learner never starves."""
@@ -486,7 +677,7 @@ def test_a_run_with_concurrent_workers_and_stragglers(max_lag):
             assert buffer.ledger().missing == 0
 
     async def main():
-        buffer = ReplayBuffer(max_lag, groups_per_batch=4)
+        buffer = ReplayBuffer(Rules(max_lag, 4))
         workers = [asyncio.create_task(worker(buffer, f"w{i}", random.Random(i))) for i in range(8)]
         lags = Counter()
         await learner(buffer, lags)

@@ -17,6 +17,7 @@ from wfr.metric_declarations import METRICS
 from wfr.metrics import MAX_LABEL_VALUES, RunMetrics
 
 UNITS = {"", "seconds", "tokens", "steps", "slots", "ratio", "nats", "losses", "restarts"}
+UNITS |= {"bytes", "groups"}
 
 STEP = {
     "kind": "step",
@@ -48,6 +49,11 @@ STEP = {
     "tokens/consumed": 600,
     "tokens/discarded": {"late": 100},
     "tokens/waiting": 300,
+    "tokens/replayed": 20,
+    "buffer/resident_bytes": 4096,
+    "buffer/spilled_bytes": 512,
+    "buffer/spilled_groups": 3,
+    "buffer/spill_failures": 1,
     "slots/free": 4,
     "slots/in_flight": 3,
     "slots/finished": 1,

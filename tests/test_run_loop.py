@@ -11,10 +11,12 @@ from actors.worker import EpisodeResult, RepeatedFailureError
 from cluster.progress import Progress
 from cluster.run import Run, RunFailedError
 from cluster.run_directory import RunDirectory
-from wfr.buffer import GroupMeta, ReplayBuffer
+from wfr.buffer import ReplayBuffer
 from wfr.config import parse_config
+from wfr.groups import GroupMeta
 from wfr.metrics import RunMetrics
 from wfr.protocols import PeerLostError, PublishError
+from wfr.selection import Rules
 
 
 class Remote:
@@ -117,7 +119,9 @@ class Topology:
         self.workers = [workers.pop(0)]
         self.started = []
         buffer = config.buffer
-        self.real = ReplayBuffer(buffer.max_lag, config.train.groups_per_batch, buffer.window)
+        self.real = ReplayBuffer(
+            Rules(buffer.max_lag, config.train.groups_per_batch, buffer.window)
+        )
         self.buffer = Remote(self.real, events)
 
     async def find_director(self):

@@ -51,7 +51,7 @@ deadlines = st.lists(st.integers(0, 5), max_size=6).map(sorted)
 
 @given(deadlines, st.integers(0, 4), st.integers(1, 3))
 def test_safe_means_that_every_deadline_can_be_met(limits, version, size):
-    safe = staleness.is_safe(limits, version, size)
+    safe = staleness.is_safe(Counter(limits), version, size)
     assert safe == inequality(limits, version, size) == schedule_exists(limits, version, size)
 
 

@@ -15,6 +15,7 @@ from actors.worker import EpisodeResult, RepeatedFailureError, RolloutWorker, gr
 from wfr.buffer import BufferClosedError, ReplayBuffer
 from wfr.config import parse_config
 from wfr.schema import from_batch
+from wfr.selection import Rules
 from wfr.tasks.source import Task, TaskOrder
 from wfr.testing import FakeEnvironment, FakeRenderer, FakeSampler, settle
 from wfr.trajectory import (
@@ -47,8 +48,8 @@ TOKENS = 14  # of one whole episode of `two_turns`
 class Buffer(ReplayBuffer):
     """A replay buffer that notes what happens to which group."""
 
-    def __init__(self, events=None, max_lag=0, groups_per_batch=1, **options):
-        super().__init__(max_lag, groups_per_batch, **options)
+    def __init__(self, events=None, max_lag=0, groups_per_batch=1, version=0, **options):
+        super().__init__(Rules(max_lag, groups_per_batch, **options), version)
         self.events = [] if events is None else events
         self.metas = []
 

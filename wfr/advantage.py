@@ -22,6 +22,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from wfr.columns import GroupView
 from wfr.config import AdvantageKind
 from wfr.trajectory import Group
 
@@ -45,7 +46,7 @@ class GroupAdvantage:
     zero_variance: bool
 
 
-def advantages(groups: Sequence[Group], kind: AdvantageKind) -> list[GroupAdvantage]:
+def advantages(groups: Sequence[Group | GroupView], kind: AdvantageKind) -> list[GroupAdvantage]:
     """Advantages of the groups of one batch.
 
     Raises:
@@ -86,7 +87,7 @@ def is_flat(rewards: np.ndarray) -> bool:
     return len(rewards) > 1 and bool(np.ptp(rewards) == 0)
 
 
-def _partition(groups: Sequence[Group], kind: AdvantageKind) -> list[list[int]]:
+def _partition(groups: Sequence[Group | GroupView], kind: AdvantageKind) -> list[list[int]]:
     """Which groups are compared with each other."""
     parts: dict[object, list[int]] = {}
     for index, group in enumerate(groups):
@@ -99,15 +100,15 @@ def _partition(groups: Sequence[Group], kind: AdvantageKind) -> list[list[int]]:
     return list(parts.values())
 
 
-def _source(group: Group) -> str:
+def _source(group: Group | GroupView) -> str:
     return group.trajectories[0].source if group.trajectories else ""
 
 
-def _scored(group: Group) -> np.ndarray:
+def _scored(group: Group | GroupView) -> np.ndarray:
     return np.array([not t.stop_reason.is_world_failure for t in group.trajectories], bool)
 
 
-def _rewards(group: Group, scored: np.ndarray) -> np.ndarray:
+def _rewards(group: Group | GroupView, scored: np.ndarray) -> np.ndarray:
     """Rewards of the scored trajectories: float64."""
     rewards: np.ndarray = np.array([t.reward for t in group.trajectories], np.float64)[scored]
     if not np.isfinite(rewards).all():

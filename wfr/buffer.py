@@ -1,22 +1,28 @@
 """The replay buffer: which groups exist, which may be trained on, and what became of every token.
 
     slot ──admit──► in flight ──add──► finished ──take──► taken ──published──► released
-                        │                  │
-                        └─ requeue, abandon└─ too few scored siblings: discarded, slot freed at once
+                        │                  │                               └─► replayed, at most
+                        └─ requeue, abandon└─ too few scored siblings:         uses − 1 times
+                                              discarded, slot freed at once
 
 It holds references and small metadata, never trajectories. Why no group is ever staler than
-`max_lag` is proved in `wfr.staleness`.
+`max_lag` is proved in `wfr.staleness`. Over the memory budget, groups wait in a `Store`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
+from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 from wfr import staleness
+from wfr.groups import Admission, Batch, Entry, GroupMeta, Live
 from wfr.ledger import Ledger
+from wfr.memory import Memory, Store
+from wfr.selection import Choice, Rules
 
 Ref = TypeVar("Ref")
 
@@ -25,67 +31,12 @@ class BufferClosedError(RuntimeError):
     """The run is ending; whoever waited for the buffer stops."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Admission:
-    """Leave to generate one group, and the version that was published when it was given."""
-
-    group_id: int
-    version: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class GroupMeta:
-    """What the buffer knows of a finished group.
-
-    Attributes:
-        siblings: trajectories that were asked for (G).
-        scored: of them, those that the world did not fail.
-        policy_tokens: tokens of the scored siblings.
-        oldest_version: oldest weight version among these tokens.
-        discarded: policy tokens generated for this group and thrown away, by reason.
-    """
-
-    siblings: int
-    scored: int
-    policy_tokens: int
-    oldest_version: int
-    discarded: Mapping[str, int] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Entry(Generic[Ref]):
-    """A finished group."""
-
-    group_id: int
-    admitted_version: int
-    ref: Ref
-    meta: GroupMeta
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Batch(Generic[Ref]):
-    """What one optimizer step trains on; `version` is the version it consumes."""
-
-    batch_id: int
-    version: int
-    entries: tuple[Entry[Ref], ...]
-
-
-@dataclasses.dataclass(slots=True)
-class _Live(Generic[Ref]):
-    """A group that is not yet taken; `entry` is None while it is in flight."""
-
-    admitted_version: int
-    worker: str
-    entry: Entry[Ref] | None = None
-
-
 class ReplayBuffer(Generic[Ref]):
     """Hands out slots to workers and batches to the learner.
 
     With two groups per batch and `max_lag=1` there are four slots:
 
-        buffer = ReplayBuffer(max_lag=1, groups_per_batch=2, window=4)
+        buffer = ReplayBuffer(Rules(max_lag=1, groups_per_batch=2))
         admission = await buffer.admit("worker-0")       # waits for a free slot
         await buffer.add(admission.group_id, ref, meta)  # a second group likewise
         batch = await buffer.take()                      # waits for two groups
@@ -97,86 +48,99 @@ class ReplayBuffer(Generic[Ref]):
 
     def __init__(
         self,
-        max_lag: int,
-        groups_per_batch: int,
-        window: int = 4,
-        incomplete: Literal["take", "drop"] = "take",
+        rules: Rules,
         version: int = 0,
+        *,
+        store: Store[Ref] | None = None,
+        memory_bytes: int = 0,
+        shard: int = 0,
+        shards: int = 1,
     ) -> None:
         """An empty buffer.
 
         Args:
-            max_lag: most steps between sampling a token and training on it.
-            groups_per_batch: groups in every batch, exactly.
-            window: only the oldest `window × groups_per_batch` groups may be taken.
-            incomplete: what becomes of a group that lost siblings to the world.
+            rules: bound, sizes and policies.
             version: the version that the samplers start with.
+            store: where groups go that exceed `memory_bytes`; without one nothing is bounded.
+            memory_bytes: most bytes of groups outside the store.
+            shard: which one this is of several; its ids are those of this remainder.
+            shards: how many there are.
         """
-        if max_lag < 0 or groups_per_batch < 1 or window < 1:
-            raise ValueError(
-                f"max_lag={max_lag}, groups_per_batch={groups_per_batch}, window={window}: need at "
-                "least 0, 1 and 1"
-            )
-        self.max_lag = max_lag
-        self.groups_per_batch = groups_per_batch
-        self.window = window
-        self.incomplete = incomplete
+        self._rules = rules
+        self._store = store
+        self._memory_bytes = memory_bytes
         self._version = version
-        self._next_id = 0
-        self._live: dict[int, _Live[Ref]] = {}
+        self._next_id = shard
+        self._stride = shards
+        self._live: dict[int, Live[Ref]] = {}
+        self._admitted: Counter[int] = Counter()  # live groups by the version of their admission
+        self._finished = 0
         self._out: dict[int, Batch[Ref]] = {}
+        self._used: dict[int, Entry[Ref]] = {}
+        self._memory = Memory()
         self._lost: set[int] = set()
         self._gone: set[str] = set()
         self._ledger = Ledger()
         self._paused = False
         self._closed = False
-        self._changed = asyncio.Condition()
+        lock = asyncio.Lock()
+        self._slot_free = asyncio.Condition(lock)
+        self._batch_ready = asyncio.Condition(lock)
 
     # ---- workers
 
     async def admit(self, worker: str) -> Admission:
         """Wait for a free slot (and for the end of a pause) and take it; ids rise."""
-        async with self._changed:
+        async with self._slot_free:
             await self._until(
-                lambda: worker in self._gone or (self._free_slots > 0 and not self._paused)
+                self._slot_free,
+                lambda: worker in self._gone or (self._free_slots > 0 and not self._paused),
             )
             if worker in self._gone:
                 raise BufferClosedError(f"worker {worker!r} was declared dead")
             group_id = self._next_id
-            self._next_id += 1
-            self._live[group_id] = _Live(self._version, worker)
+            self._next_id += self._stride
+            self._live[group_id] = Live(self._version, worker)
+            self._admitted[self._version] += 1
             self._ledger.groups_admitted += 1
             return Admission(group_id, self._version)
 
     async def add(self, group_id: int, ref: Ref, meta: GroupMeta) -> bool:
         """Hand in a finished group; False where it is not kept (a duplicate, late, or discarded).
 
-        A group that was given up for lost and comes in after all is discarded as `late`.
+        A group that was given up for lost and comes in after all is discarded as `late`. A group
+        that exceeds the memory budget is on the disk when this returns.
         """
-        async with self._changed:
+        place, spilled = await self._fit(group_id, ref, meta)
+        async with self._slot_free:
             live = self._in_flight(group_id)
+            reason = self._why_not(meta) if live else ""
+            admitted = live.admitted_version if live else -1
+            entry = Entry(group_id, admitted, place, meta, spilled)
+            if live is None or reason:
+                self._forget(entry)
             if live is None:
                 self._refuse(group_id, meta)
                 return False
             self._ledger.generate(meta.policy_tokens, meta.discarded)
-            reason = self._why_not(meta)
             if reason:
                 self._drop(group_id, reason)
                 self._ledger.discard(reason, meta.policy_tokens)
             else:
-                live.entry = Entry(group_id, live.admitted_version, ref, meta)
-            self._changed.notify_all()
+                live.entry = entry
+                self._finished += 1
+            self._batch_ready.notify_all()
             return not reason
 
     async def abandon(self, group_id: int, reason: str, tokens: int = 0) -> bool:
         """Give up an unfinished group and the tokens it cost; False if it is not in flight."""
-        async with self._changed:
+        async with self._slot_free:
             if self._in_flight(group_id) is None:
                 self._ledger.duplicates += 1
                 return False
             self._drop(group_id, reason)
             self._ledger.generate(0, {reason: tokens})
-            self._changed.notify_all()
+            self._batch_ready.notify_all()
             return True
 
     async def requeue(self, worker: str) -> int:
@@ -185,28 +149,31 @@ class ReplayBuffer(Generic[Ref]):
         A request of its that still waits for a slot is refused, because nobody would use the slot:
         the worker's successor needs another name.
         """
-        async with self._changed:
+        async with self._slot_free:
             self._gone.add(worker)
             lost = [i for i, g in self._live.items() if g.worker == worker and g.entry is None]
             for group_id in lost:
-                self._drop(group_id, "worker_lost")
-            self._lost.update(lost)
-            self._changed.notify_all()
+                self._lose(group_id, "worker_lost")
+            self._slot_free.notify_all()
+            self._batch_ready.notify_all()
             return len(lost)
 
     # ---- learner
 
     async def take(self) -> Batch[Ref]:
         """Wait for a full batch that leaves every other group able to meet its deadline."""
-        async with self._changed:
-            await self._until(lambda: self._choose() is not None)
+        async with self._batch_ready:
+            await self._until(self._batch_ready, lambda: self._choose() is not None)
             chosen = self._choose()
             assert chosen is not None
-            batch = Batch(self._consuming, self._consuming, tuple(chosen))
+            for group_id in chosen.stragglers:
+                self._lose(group_id, "straggler")
+            version = self._consuming
+            batch = Batch(version, version, tuple(chosen.entries), self._replay())
             self._check_lag(batch)
             self._out[batch.batch_id] = batch
-            for entry in chosen:
-                del self._live[entry.group_id]
+            for entry in batch.entries:
+                self._remove(entry.group_id)
             return batch
 
     async def published(self, version: int, batch_id: int) -> None:
@@ -215,7 +182,7 @@ class ReplayBuffer(Generic[Ref]):
         Raises:
             ValueError: steps must be published one by one, in the order of their batches.
         """
-        async with self._changed:
+        async with self._slot_free:
             oldest = next(iter(self._out), None)
             if version != self._version + 1 or batch_id != oldest:
                 raise ValueError(
@@ -226,7 +193,11 @@ class ReplayBuffer(Generic[Ref]):
             self._version = version
             tokens = sum(entry.meta.policy_tokens for entry in batch.entries)
             self._ledger.consume(tokens, groups=len(batch.entries))
-            self._changed.notify_all()
+            self._ledger.replayed += sum(entry.meta.policy_tokens for entry in batch.replayed)
+            for entry in batch.groups:
+                self._retire(entry)
+            self._slot_free.notify_all()
+            self._batch_ready.notify_all()
 
     # ---- the run
 
@@ -236,15 +207,16 @@ class ReplayBuffer(Generic[Ref]):
 
     async def resume(self) -> None:
         """End a pause."""
-        async with self._changed:
+        async with self._slot_free:
             self._paused = False
-            self._changed.notify_all()
+            self._slot_free.notify_all()
 
     async def close(self) -> None:
         """End every wait with BufferClosedError; what comes in later is still booked."""
-        async with self._changed:
+        async with self._slot_free:
             self._closed = True
-            self._changed.notify_all()
+            self._slot_free.notify_all()
+            self._batch_ready.notify_all()
 
     @property
     def version(self) -> int:
@@ -255,15 +227,18 @@ class ReplayBuffer(Generic[Ref]):
         """A copy of the books as of now."""
         return Ledger.from_state(self._ledger.state())
 
+    def memory(self) -> Memory:
+        """A copy of the books on memory as of now."""
+        return dataclasses.replace(self._memory)
+
     def gauges(self) -> dict[str, int]:
         """How many groups are in which state."""
-        finished = sum(live.entry is not None for live in self._live.values())
         return {
             "version": self._version,
             "free": self._free_slots,
-            "in_flight": len(self._live) - finished,
-            "finished": finished,
-            "taken": len(self._out) * self.groups_per_batch,
+            "in_flight": len(self._live) - self._finished,
+            "finished": self._finished,
+            "taken": len(self._out) * self._rules.groups_per_batch,
         }
 
     # ---- state
@@ -272,7 +247,8 @@ class ReplayBuffer(Generic[Ref]):
         """Plain values for a checkpoint; references appear as they are, under `groups`.
 
         Batches that are out count as finished, since their step is not published. Groups in flight
-        are lost in a restart, so of them only the ids are kept.
+        are lost in a restart, so of them only the ids are kept. Groups that wait to be replayed are
+        consumed already, and forgotten.
         """
         groups = [
             {
@@ -280,6 +256,7 @@ class ReplayBuffer(Generic[Ref]):
                 "admitted_version": entry.admitted_version,
                 "ref": entry.ref,
                 "meta": dataclasses.asdict(entry.meta),
+                "spilled": entry.spilled,
             }
             for entry in sorted(self._held(), key=lambda e: e.group_id)
         ]
@@ -299,11 +276,14 @@ class ReplayBuffer(Generic[Ref]):
         self._ledger = Ledger.from_state(state["ledger"])
         if state["in_flight"]:
             self._ledger.groups_dropped["restart"] += len(state["in_flight"])
-        self._out = {}
+        self._out, self._used = {}, {}
         self._live = {}
         for group in state["groups"]:
             entry = Entry(**{**group, "meta": GroupMeta(**group["meta"])})
-            self._live[entry.group_id] = _Live(entry.admitted_version, "", entry)
+            self._live[entry.group_id] = Live(entry.admitted_version, "", entry)
+            self._memory.add(entry.meta.size, spilled=entry.spilled)
+        self._admitted = Counter(live.admitted_version for live in self._live.values())
+        self._finished = len(self._live)
         self.check_valid()
 
     def check_valid(self) -> None:
@@ -311,22 +291,29 @@ class ReplayBuffer(Generic[Ref]):
         self._check_groups()
         if self._free_slots < 0:
             raise ValueError(f"{-self._free_slots} groups more than the {self._slots} slots")
-        if not staleness.is_safe(self._deadlines(), self._consuming, self.groups_per_batch):
+        if not self._rules.safe(self._admitted, self._consuming):
             raise ValueError(
-                f"version {self._consuming} is next, too late for max_lag={self.max_lag} with "
-                f"groups admitted at {[live.admitted_version for live in self._live.values()]}"
+                f"version {self._consuming} is next, too late for max_lag={self._rules.max_lag} "
+                f"with groups admitted at {[live.admitted_version for live in self._live.values()]}"
             )
         held = sum(entry.meta.policy_tokens for entry in self._held())
         if self._ledger.missing or self._ledger.waiting != held:
             raise ValueError(f"{held} tokens are held, which does not fit the {self._ledger}")
 
     def _check_groups(self) -> None:
+        finished = sum(live.entry is not None for live in self._live.values())
+        admitted = Counter(live.admitted_version for live in self._live.values())
+        if finished != self._finished or admitted != self._admitted:
+            raise ValueError(
+                f"{self._finished} groups finished of {dict(self._admitted)}, but {finished} of "
+                f"{dict(admitted)} are here"
+            )
         if list(self._live) != sorted(self._live) or any(i >= self._next_id for i in self._live):
             raise ValueError(f"group ids are not in the order of admission: {list(self._live)}")
         expected = list(range(self._version, self._consuming))
         if list(self._out) != expected:
             raise ValueError(f"batches {list(self._out)} are out, expected {expected}")
-        known = len(self._live) + len(self._out) * self.groups_per_batch
+        known = len(self._live) + len(self._out) * self._rules.groups_per_batch
         gone = self._ledger.groups_consumed + self._ledger.groups_dropped.total()
         if self._ledger.groups_admitted != known + gone:
             raise ValueError(
@@ -337,11 +324,11 @@ class ReplayBuffer(Generic[Ref]):
 
     @property
     def _slots(self) -> int:
-        return staleness.slots(self.max_lag, self.groups_per_batch)
+        return staleness.slots(self._rules.max_lag, self._rules.groups_per_batch)
 
     @property
     def _free_slots(self) -> int:
-        return self._slots - len(self._live) - len(self._out) * self.groups_per_batch
+        return self._slots - len(self._live) - len(self._out) * self._rules.groups_per_batch
 
     @property
     def _consuming(self) -> int:
@@ -352,38 +339,48 @@ class ReplayBuffer(Generic[Ref]):
         finished = [live.entry for live in self._live.values() if live.entry is not None]
         return finished + [entry for batch in self._out.values() for entry in batch.entries]
 
-    def _deadlines(self, without: frozenset[int] = frozenset()) -> list[int]:
-        return [
-            staleness.deadline(live.admitted_version, self.max_lag)
-            for group_id, live in self._live.items()
-            if group_id not in without
-        ]
-
-    def _choose(self) -> list[Entry[Ref]] | None:
-        """The oldest finished groups of the window, if the others can afford to wait."""
-        size = self.groups_per_batch
-        window = list(self._live.values())[: self.window * size]
-        chosen = [live.entry for live in window if live.entry is not None][:size]
-        if len(chosen) < size:
+    def _choose(self) -> Choice[Ref] | None:
+        """The batch to take now; none if it has to wait."""
+        if self._finished < self._rules.groups_per_batch:
             return None
-        rest = self._deadlines(without=frozenset(entry.group_id for entry in chosen))
-        return chosen if staleness.is_safe(rest, self._consuming + 1, size) else None
+        return self._rules.choose(self._live, self._admitted, self._consuming)
+
+    def _replay(self) -> tuple[Entry[Ref], ...]:
+        """Take groups that were used before out of their pool; those too old for it are let go."""
+        for entry in [e for e in self._used.values() if not self._fresh(e, self._consuming)]:
+            self._forget(self._used.pop(entry.group_id))
+        oldest = list(
+            itertools.islice(self._used, (self._rules.uses - 1) * self._rules.groups_per_batch)
+        )
+        return tuple(self._used.pop(group_id) for group_id in oldest)
+
+    def _fresh(self, entry: Entry[Ref], version: int) -> bool:
+        oldest = min(entry.admitted_version, entry.meta.oldest_version)
+        return version <= staleness.deadline(oldest, self._rules.max_lag)
+
+    def _retire(self, entry: Entry[Ref]) -> None:
+        """A step that used the group is published: keep it for another, or let go of it."""
+        used = dataclasses.replace(entry, uses=entry.uses + 1)
+        if used.uses < self._rules.uses and self._fresh(used, self._consuming):
+            self._used[used.group_id] = used
+        else:
+            self._forget(used)
 
     def _check_lag(self, batch: Batch[Ref]) -> None:
-        for entry in batch.entries:
+        for entry in batch.groups:
             oldest = min(entry.meta.oldest_version, entry.admitted_version)
             stale = staleness.lag(batch.version, oldest)
-            assert stale <= self.max_lag, f"{entry} at version {batch.version}: lag {stale}"
+            assert stale <= self._rules.max_lag, f"{entry} at version {batch.version}: lag {stale}"
 
     def _why_not(self, meta: GroupMeta) -> str:
         """Why a finished group is discarded; empty if it is not."""
-        if meta.scored < min(2, meta.siblings):
+        if meta.scored < min(self._rules.min_scored, meta.siblings):
             return "too_few_scored"
-        if self.incomplete == "drop" and meta.scored < meta.siblings:
+        if self._rules.incomplete != "take" and meta.scored < meta.siblings:
             return "incomplete"
         return ""
 
-    def _in_flight(self, group_id: int) -> _Live[Ref] | None:
+    def _in_flight(self, group_id: int) -> Live[Ref] | None:
         live = self._live.get(group_id)
         return live if live is not None and live.entry is None else None
 
@@ -399,10 +396,45 @@ class ReplayBuffer(Generic[Ref]):
             self._ledger.duplicates += 1
 
     def _drop(self, group_id: int, reason: str) -> None:
-        del self._live[group_id]
+        self._remove(group_id)
         self._ledger.groups_dropped[reason] += 1
+        self._slot_free.notify_all()
 
-    async def _until(self, ready: Callable[[], bool]) -> None:
-        await self._changed.wait_for(lambda: self._closed or ready())
+    def _lose(self, group_id: int, reason: str) -> None:
+        """Drop a group that may come in all the same."""
+        self._drop(group_id, reason)
+        self._lost.add(group_id)
+
+    def _remove(self, group_id: int) -> None:
+        live = self._live.pop(group_id)
+        self._finished -= live.entry is not None
+        self._admitted[live.admitted_version] -= 1
+        if not self._admitted[live.admitted_version]:
+            del self._admitted[live.admitted_version]
+
+    async def _fit(self, group_id: int, ref: Ref, meta: GroupMeta) -> tuple[Ref, bool]:
+        """Make room for a group; returns where it is, and whether that is in the store."""
+        memory, store = self._memory, self._store
+        fits = memory.resident + meta.size <= self._memory_bytes
+        spilled = store is not None and not fits and self._in_flight(group_id) is not None
+        memory.add(meta.size, spilled=spilled)
+        if store is None or not spilled:
+            return ref, False
+        try:
+            return await store.spill(group_id, ref), True
+        except OSError:  # above the bound is better than lost
+            memory.remove(meta.size, spilled=True)
+            memory.add(meta.size, spilled=False)
+            memory.failures += 1
+            return ref, False
+
+    def _forget(self, entry: Entry[Ref]) -> None:
+        """Give back the room of a group."""
+        self._memory.remove(entry.meta.size, spilled=entry.spilled)
+        if self._store is not None and entry.spilled:
+            self._store.free(entry.ref)
+
+    async def _until(self, changed: asyncio.Condition, ready: Callable[[], bool]) -> None:
+        await changed.wait_for(lambda: self._closed or ready())
         if self._closed:
             raise BufferClosedError("the replay buffer is closed")

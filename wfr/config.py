@@ -184,8 +184,23 @@ class BufferConfig(_Section):
     """Most optimizer steps between sampling a token and training on it; 0 is synchronous."""
     window: int = Field(4, ge=1)
     """Windowed FIFO: only the oldest `window × groups_per_batch` groups may be taken."""
-    incomplete_groups: Literal["take", "drop"] = "take"
-    """A group that lost siblings to the world: train on the rest (two at least), or drop it."""
+    incomplete_groups: Literal["wait", "take", "drop"] = "take"
+    """A group that lost siblings to the world: play these again until they are whole, train on the
+    rest (`min_scored` at least), or drop it."""
+    min_scored: int = Field(2, ge=1)
+    """Fewest siblings that a group is trained on (k of `rollout.group_size`)."""
+    stragglers: Literal["wait", "drop"] = "wait"
+    """A group that is at its deadline and not finished: the learner waits for it, or it is given up
+    (which biases training towards fast tasks). `objective.max_turn_lag` masks single old turns."""
+    priority: Literal["age", "spread"] = "age"
+    """Of the groups in the window: the oldest first, or those whose rewards spread most."""
+    uses: int = Field(1, ge=1)
+    """Most steps that train on one group, all within `max_lag`; a batch then has up to
+    `(uses − 1) × groups_per_batch` groups besides its new ones."""
+    memory_mib: int = Field(4096, ge=0)
+    """Most MiB of waiting groups in the object store; what exceeds it waits in files."""
+    shards: int = Field(1, ge=1)
+    """Buffer processes that share the groups; one serves some hundred workers."""
 
 
 RatioUnit = Literal["token", "subsequence", "sequence"]
@@ -525,6 +540,26 @@ class Config(_Section):
     def run_dir(self) -> Path:
         """Directory of the run."""
         return Path(self.run.dir) / self.run.name
+
+    @model_validator(mode="after")
+    def _buffer_can_serve(self) -> Self:
+        buffer = self.buffer
+        if buffer.uses > buffer.max_lag + 1:
+            raise ValueError(
+                f"buffer.uses={buffer.uses} contradicts buffer.max_lag={buffer.max_lag}: a group "
+                f"can be used at {buffer.max_lag + 1} successive versions at most"
+            )
+        if buffer.shards > self.train.groups_per_batch:
+            raise ValueError(
+                f"buffer.shards={buffer.shards} is above train.groups_per_batch="
+                f"{self.train.groups_per_batch}: every shard gives each batch a group at least"
+            )
+        if buffer.min_scored > max(2, self.rollout.group_size):
+            raise ValueError(
+                f"buffer.min_scored={buffer.min_scored} is above rollout.group_size="
+                f"{self.rollout.group_size}: no group could ever be trained on"
+            )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -21,6 +21,7 @@ class Ledger:
         groups_consumed: of them, trained on in a published step.
         groups_dropped: of them, lost or thrown away, by reason.
         duplicates: groups handed in again, and ignored.
+        replayed: consumed tokens that further published steps trained on again, once per step.
     """
 
     generated: int = 0
@@ -31,6 +32,7 @@ class Ledger:
     groups_consumed: int = 0
     groups_dropped: Counter[str] = dataclasses.field(default_factory=Counter)
     duplicates: int = 0
+    replayed: int = 0
 
     def generate(self, tokens: int, discarded: Mapping[str, int]) -> None:
         """Tokens of a group came in, and with them others that its worker had thrown away."""

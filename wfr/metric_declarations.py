@@ -133,6 +133,35 @@ METRICS: tuple[Metric, ...] = (
         "Slots of the replay buffer after the last step, by the state of the group in them.",
         label="state",
     ),
+    _step(
+        "counter",
+        "wfr_replayed_tokens_total",
+        "tokens",
+        "tokens/replayed",
+        "Consumed tokens that further steps trained on again, once per step.",
+    ),
+    _step(
+        "gauge",
+        "wfr_buffer_bytes",
+        "bytes",
+        {"memory": "buffer/resident_bytes", "disk": "buffer/spilled_bytes"},
+        "Columns of the groups in the replay buffer, by where they are.",
+        label="place",
+    ),
+    _step(
+        "counter",
+        "wfr_spilled_groups_total",
+        "groups",
+        "buffer/spilled_groups",
+        "Groups that went to the disk because memory was short.",
+    ),
+    _step(
+        "counter",
+        "wfr_unspilled_groups_total",
+        "groups",
+        "buffer/spill_failures",
+        "Groups that the disk did not take, so that they stayed in memory above its bound.",
+    ),
     # time
     Metric(
         "wfr_learner_step_seconds",

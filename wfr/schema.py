@@ -137,11 +137,8 @@ def from_batch(batch: pa.RecordBatch) -> Group:
         ValueError: the batch does not hold exactly one group.
     """
     check_version(batch.schema)
+    group_id, task_id = single_group(batch)
     plain = {name: batch.column(name).to_pylist() for name in _PLAIN_COLUMNS}
-    groups = set(zip(plain["group_id"], plain["task_id"], strict=True))
-    if len(groups) != 1:
-        raise ValueError(f"a record batch holds {len(groups)} groups, expected exactly one")
-    ((group_id, task_id),) = groups
     plain["stop_reason"] = [StopReason(reason) for reason in plain["stop_reason"]]
     columns: dict[str, Sequence[Any]] = {
         **plain,
@@ -160,6 +157,16 @@ def from_batch(batch: pa.RecordBatch) -> Group:
         admitted_version=batch.column("admitted_version")[0].as_py(),
         trajectories=[Trajectory(**dict(zip(names, row, strict=True))) for row in rows],
     )
+
+
+def single_group(batch: pa.RecordBatch) -> tuple[str, str]:
+    """Group and task of a record batch; raises ValueError unless it holds exactly one group."""
+    columns = (batch.column(name).to_pylist() for name in ("group_id", "task_id"))
+    groups = set(zip(*columns, strict=True))
+    if len(groups) != 1:
+        raise ValueError(f"a record batch holds {len(groups)} groups, expected exactly one")
+    ((group_id, task_id),) = groups
+    return group_id, task_id
 
 
 def _offsets(rows: Sequence[Any]) -> pa.Array:

@@ -39,6 +39,14 @@ deadline, and (c) if every admitted group finishes sooner or later, takes never 
    than B are untaken and no batch is out, fewer than B ≤ (L + 1)·B slots are in use, so groups are
    admitted until B are. This is (c). ∎
 
+**Replays.** A step may also use groups that published steps have used already, if none is past its
+deadline. They hold no slot and count in no inequality, so nothing above changes.
+
+**Shards.** Shard s of S has B_s groups per batch, with Σ B_s = B, and the same L. Its batches are
+published with those of all other shards, so v and o are the same everywhere, and the claim holds
+for each shard with B_s. The batch at c of the whole is the union of the shards' batches at c: it
+has B groups, none of them past its deadline.
+
 Among the finished groups inside the window the oldest are taken first. If any choice of B finished
 groups is allowed, this one is: it removes the most groups with deadline ≤ d for every d at once.
 
@@ -48,7 +56,7 @@ admitted before v + 1 is published. That is the synchronous system.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 
 from wfr.trajectory import Trajectory
 
@@ -76,15 +84,17 @@ def turn_lags(trajectory: Trajectory, consuming_version: int) -> Iterator[int]:
         yield lag(consuming_version, oldest)
 
 
-def is_safe(deadlines: Sequence[int], version: int, groups_per_batch: int) -> bool:
+def is_safe(deadlines: Mapping[int, int], version: int, groups_per_batch: int) -> bool:
     """True when batches from `version` on can meet every deadline: inequality (1).
 
     Args:
-        deadlines: of the groups that are not yet taken, in rising order.
+        deadlines: how many of the groups that are not yet taken have which deadline.
         version: the next consuming version c.
         groups_per_batch: B.
     """
-    # The i-th of the sorted deadlines is met iff the batch that must hold it comes no later.
-    return all(
-        version + index // groups_per_batch <= limit for index, limit in enumerate(deadlines)
-    )
+    due = 0
+    for limit in sorted(deadlines):
+        due += deadlines[limit]
+        if due > max(0, limit - version + 1) * groups_per_batch:
+            return False
+    return True
