@@ -12,7 +12,7 @@ from wfr.workflow.graph import Workflow
 from wfr.workflow.nodes import Conditional, Loop, OperatorNode, Parallel, map_nodes, walk
 from wfr.workflow.rules import Rules
 
-FEW = settings(max_examples=50, deadline=None)
+FEW = settings(max_examples=30, deadline=None)
 
 CHECKS = ("Verify", "Review", "Test")
 ENSEMBLES = ("Aggregate", "ScEnsemble")

@@ -6,6 +6,8 @@ import dataclasses
 from typing import Protocol
 
 from wfr.backends.base import Inputs
+from wfr.operators.meter import Meter
+from wfr.operators.values import NodeInput, NodeOutcome
 from wfr.tasks.source import Document
 from wfr.trajectory import OperatorCall
 
@@ -43,10 +45,17 @@ class OperatorSpec:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Scope:
-    """What an operator may know of the episode: never the accepted answers."""
+    """What an operator may know of the episode: never the accepted answers.
+
+    Attributes:
+        tests: public tests of a programming task, pieces of Python; never the hidden ones.
+        entry_point: the function that such a task asks for.
+    """
 
     task_id: str
     corpus: tuple[Document, ...] = ()
+    tests: tuple[str, ...] = ()
+    entry_point: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,6 +80,29 @@ class Operator(Protocol):
         Raises:
             ArgumentError: the director did not give what the declaration asks for.
             WorldFailureError: the operator could not be carried out, whatever the argument.
+        """
+        ...
+
+
+class NodeOperator(Protocol):
+    """Something that runs as a node of a workflow."""
+
+    @property
+    def spec(self) -> OperatorSpec:
+        """Its declaration."""
+        ...
+
+    @property
+    def parameters(self) -> str:
+        """All that decides its result besides its inputs: backend, model, temperature."""
+        ...
+
+    async def run(self, inputs: NodeInput, scope: Scope, meter: Meter) -> NodeOutcome:
+        """Carry out the node; claims and records every call on the meter.
+
+        Raises:
+            BudgetSpentError: as the meter does.
+            WorldFailureError: the operator could not be carried out, whatever the inputs.
         """
         ...
 
