@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from wfr.backends.base import Backend
 from wfr.backends.retry import Retrying
@@ -60,10 +61,10 @@ class LazySandbox:
         self._starting = asyncio.Lock()
         self._sandbox: Sandbox | None = None
 
-    async def run(self, code: str, *, stdin: str = "") -> Result:
+    async def run(self, code: str, *, stdin: str = "", tests: Sequence[str] = ()) -> Result:
         """Run one program; raises WorldFailureError where there is no sandbox to be had."""
         try:
-            return await (await self._started()).run(code, stdin=stdin)
+            return await (await self._started()).run(code, stdin=stdin, tests=tests)
         except SandboxUnavailableError as error:
             raise WorldFailureError(StopReason.SANDBOX_UNAVAILABLE, str(error)) from error
 

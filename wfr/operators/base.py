@@ -31,6 +31,7 @@ class OperatorSpec:
         any_input: one of the inputs is enough.
         is_check: gives a verdict, so it may be the condition of a conditional or a loop.
         is_ensemble: compares several results, so it needs them.
+        as_node: description for a canvas, where that differs.
     """
 
     name: str
@@ -41,6 +42,7 @@ class OperatorSpec:
     any_input: bool = False
     is_check: bool = False
     is_ensemble: bool = False
+    as_node: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,14 +1,20 @@
-"""Operators that a backend carries out: a prompt, the tags of its reply, what is shown of it."""
+"""Operators that a backend carries out: a prompt, the tags of its reply, what becomes of it."""
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
 from wfr.backends.base import Backend, Completion, Inputs, OperatorRequest
 from wfr.operators.base import OperatorSpec, Outcome, Scope, read_inputs, tagged
+from wfr.operators.meter import Meter
+from wfr.operators.node_form import NodeForm
+from wfr.operators.origin import calling_line
+from wfr.operators.python_code import find_program, unfenced
+from wfr.operators.reply import Reply, ask, read_fields
+from wfr.operators.together import together
+from wfr.operators.values import NodeError, NodeInput, NodeOutcome, Value, ValueKind
 from wfr.trajectory import OperatorCall
 
 
@@ -18,23 +24,38 @@ class Prompted:
 
     Attributes:
         prompt: words the request for a language model.
-        show: makes the observation out of the replies, one per sample.
+        show: makes a tool's observation out of the replies, one per sample.
         samples: replies drawn concurrently for one call.
+        node: how it works as a node of a workflow.
+        where: file and line of this declaration.
     """
 
     spec: OperatorSpec
     prompt: Callable[[Inputs], str]
     show: Callable[[Sequence[str]], str]
+    node: NodeForm
     samples: int = 1
     temperature: float = 0.0
+    where: str = dataclasses.field(default_factory=lambda: calling_line(2), compare=False)
+
+    @property
+    def node_prompt(self) -> Callable[[Inputs], str]:
+        """Words the request of a node."""
+        return self.node.prompt or self.prompt
+
+    @property
+    def node_samples(self) -> int:
+        """Replies drawn for one run of a node."""
+        return self.node.samples or self.samples
 
 
 class PromptedOperator:
-    """A declared operator bound to the backend that carries it out."""
+    """A declared operator bound to the backend that carries it out: a tool and a node."""
 
     def __init__(self, declaration: Prompted, backend: Backend) -> None:
         """Bind `declaration` to `backend`."""
         self.spec = declaration.spec
+        self.parameters = f"{backend.name} {declaration.temperature} {declaration.node_samples}"
         self._declaration = declaration
         self._backend = backend
 
@@ -55,22 +76,72 @@ class PromptedOperator:
         )
         return Outcome(self._declaration.show([r.text for r in replies]), call)
 
+    async def run(self, inputs: NodeInput, scope: Scope, meter: Meter) -> NodeOutcome:
+        """Ask for every sample; those that fail are left out, unless all do."""
+        declaration, form = self._declaration, self._declaration.node
+        settled = form.settle(inputs)
+        if settled is not None:
+            return settled
+        count = declaration.node_samples
+        numbers = range(inputs.sample * count, (inputs.sample + 1) * count)
+        found = await together(self._ask(inputs, number, meter) for number in numbers)
+        replies = [
+            (n, r) for n, r in zip(numbers, found, strict=True) if not isinstance(r, NodeError)
+        ]
+        if not replies:
+            error = next(reply for reply in found if isinstance(reply, NodeError))
+            return NodeOutcome(None, error)
+        value = form.value(replies, inputs)
+        if isinstance(value, NodeError):
+            return NodeOutcome(None, value)
+        return NodeOutcome(_with_program(value, scope))
+
+    async def _ask(self, given: NodeInput, sample: int, meter: Meter) -> Reply | NodeError:
+        declaration, form = self._declaration, self._declaration.node
+        inputs = form.inputs(given, sample)
+        request = OperatorRequest(
+            self.spec.name,
+            inputs,
+            guided(declaration.node_prompt(inputs), inputs),
+            declaration.temperature,
+            sample=sample,
+        )
+
+        def read(text: str) -> Reply:
+            reply = read_fields(form.fields, text)
+            form.accept(reply, given, sample)
+            return reply
+
+        return await ask(self._backend, request, read, meter)
+
     async def _replies(self, inputs: Inputs) -> list[Completion]:
         prompt = self._declaration.prompt(inputs)
-        requests = [
-            OperatorRequest(
-                self.spec.name, inputs, prompt, self._declaration.temperature, sample=index
+        return await together(
+            self._backend.complete(
+                OperatorRequest(
+                    self.spec.name, inputs, prompt, self._declaration.temperature, sample=index
+                )
             )
             for index in range(self._declaration.samples)
-        ]
-        if len(requests) == 1:
-            return [await self._backend.complete(requests[0])]
-        tasks = [asyncio.ensure_future(self._backend.complete(r)) for r in requests]
-        try:  # not a TaskGroup, which would hide a world failure in an exception group
-            return await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
+        )
+
+
+def guided(prompt: str, inputs: Inputs) -> str:
+    """The prompt with the director's instruction, unless the prompt says it already."""
+    instruction = inputs.get("instruction", ())
+    if not instruction or instruction[0] in prompt:
+        return prompt
+    return f"{prompt}\n\nFollow this instruction as far as it fits the task:\n{instruction[0]}"
+
+
+def _with_program(value: Value, scope: Scope) -> Value:
+    """Where the task asks for a function, an answer that defines it is a program."""
+    if value.code or value.kind is not ValueKind.TEXT or not scope.entry_point:
+        return value
+    program = find_program(value.text) or unfenced(value.text)
+    if f"def {scope.entry_point}" not in program:
+        return value
+    return dataclasses.replace(value, code=program)
 
 
 def thought_and_answer(name: str) -> Callable[[Sequence[str]], str]:

@@ -12,6 +12,8 @@ import numpy as np
 
 from wfr.config import SearchConfig
 from wfr.operators.base import OperatorSpec, Outcome, Scope, read_inputs
+from wfr.operators.meter import Meter
+from wfr.operators.values import NodeInput, NodeOutcome, Value
 from wfr.tasks.source import Document
 from wfr.trajectory import OperatorCall
 
@@ -27,6 +29,7 @@ SPEC = OperatorSpec(
         "already known; name the person, place or thing you want to read about."
     ),
     usage="Search: QUERY",
+    as_node="Looks up passages that share words with your prompt, or else with the problem.",
 )
 
 
@@ -76,6 +79,14 @@ class Search:
         self._shared = Index(corpus)
         self._own: OrderedDict[str, Index] = OrderedDict()
         self._kept = kept_indexes
+        self.parameters = f"{config.top_k} {config.style}"
+
+    async def run(self, inputs: NodeInput, scope: Scope, meter: Meter) -> NodeOutcome:
+        """Find passages for the node's prompt, or for the problem where it has none."""
+        meter.claim()
+        outcome = await self.call(inputs.instruction.strip() or inputs.problem, scope)
+        meter.record(outcome.call)
+        return NodeOutcome(Value(outcome.text))
 
     async def call(self, argument: str, scope: Scope) -> Outcome:
         """Find passages; raises ArgumentError for an empty query."""
