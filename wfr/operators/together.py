@@ -14,7 +14,10 @@ async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
     Unlike a TaskGroup it raises the first error as it is, not inside a group.
     """
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    waiting = list(coroutines)
+    if len(waiting) == 1:  # nothing to run it beside, so no task
+        return [await waiting[0]]
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in waiting]
     try:
         return await asyncio.gather(*tasks)
     except BaseException:
