@@ -8,6 +8,7 @@ import sys
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 ENGINES = frozenset({"ray", "vllm", "deepspeed"})
 
@@ -17,6 +18,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+# A loaded machine is slow, which is no fault of a property.
+settings.register_profile("wfr", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("wfr")
 
 _PROGRAMS = {"bubblewrap": "bwrap", "prometheus": "prometheus", "chromium": "chromium"}
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
-import textwrap
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -505,28 +506,11 @@ def test_fields():
 
 # --- a user's own operator, in one file ---
 
-OWN = """
-from wfr.operators.base import OperatorSpec
-from wfr.operators.node_form import ANSWER, NodeForm, answered, read_content
-from wfr.operators.prompted import Prompted, labelled
-
-
-def prompt(inputs):
-    return f"Translate into French, inside <answer>…</answer>:\\n{inputs['content'][0]}"
-
-
-TRANSLATE = Prompted(
-    spec=OperatorSpec(
-        name="Translate",
-        category="solving",
-        description="Translates a text into French.",
-        usage="Translate: TEXT",
-    ),
-    prompt=prompt,
-    show=labelled("French", "answer"),
-    node=NodeForm(read_content, (ANSWER,), answered),
-)
-"""
+OWN = re.search(
+    r"```python\n(# my_operators.*?)```",
+    (Path(__file__).parents[1] / "docs/extending.md").read_text(encoding="utf-8"),
+    re.DOTALL,
+)[1]
 
 
 @pytest.fixture
@@ -567,7 +551,7 @@ def test_a_users_operator_is_found_by_its_entry_point(own, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("<answer>…</answer>", "tags", r"my_operators\.py:1\d: operator 'Translate' never tells"),
+        ("<answer>…</answer>", "tags", r"my_operators\.py:6: operator 'Translate' never tells"),
         ("'content'", "'text'", r"reads an input which it is not given: 'text'"),
         ('usage="Translate: TEXT"', 'usage="Tr"', r"needs a usage that begins with 'Translate:'"),
         ('name="Translate"', 'name="until"', r"needs a name"),
@@ -611,5 +595,5 @@ def test_where_is_the_line_of_the_declaration(own):
     found = declarations((path,))["Translate"]
     file, _, line = found.where.rpartition(":")
     assert file.endswith("my_operators.py")
-    assert "TRANSLATE" in textwrap.dedent(OWN).splitlines()[int(line) - 1]
+    assert "TRANSLATE" in OWN.splitlines()[int(line) - 1]
     assert isinstance(found, Prompted)
