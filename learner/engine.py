@@ -105,6 +105,26 @@ class Engine:
         with self._zero.GatheredParameters(list(parameters)):
             yield
 
+    def shards(self) -> list[torch.Tensor]:
+        """This rank's own part of the trainable weights: all of them, or its ZeRO-3 partition.
+
+        Not copies: they change with every step.
+        """
+        return [
+            getattr(parameter, "ds_tensor", parameter).detach()
+            for parameter in self.module.parameters()
+            if parameter.requires_grad
+        ]
+
+    def load(self, shards: Sequence[torch.Tensor]) -> None:
+        """Put other values in the place of `shards()`; optimizer and masters do not notice.
+
+        What is computed with them is theirs, but before the next step the old ones must be back.
+        """
+        self._engine.empty_partition_cache()  # ZeRO-3 keeps small weights whole between passes
+        for own, value in zip(self.shards(), shards, strict=True):
+            own.copy_(value)
+
     def reduce(self, metrics: MetricSums) -> MetricSums:
         """Add up metrics over ranks."""
         sums, extremes = metrics.sums.to(self.device), metrics.extremes.to(self.device)

@@ -26,6 +26,7 @@ from learner.objectives import policy_loss
 from learner.packing import PackedBatch, Row, denominators, pack, plan
 from learner.policy import Policy
 from learner.publisher import EngineSource, Publisher, SamplersClient
+from learner.staleness_probe import StalenessProbe
 from wfr.advantage import GroupAdvantage, advantages
 from wfr.columns import GroupView, view
 from wfr.config import Config
@@ -75,6 +76,7 @@ class Learner:
         )
         if self._reference is not None:
             self._reference.to(self._engine.device, self._engine.dtype)
+        self._probe = self._make_probe() if config.learner.snapshots.mib else None
         self._publisher = Publisher(self._engine, model, rank)
 
     def step(self, version: int, *batches: pa.RecordBatch) -> dict[str, float]:
@@ -93,11 +95,11 @@ class Learner:
         groups = [view(batch) for batch in batches]
         compared = advantages(groups, self._config.objective.advantage)
         shares = self._split(list(map(self._rows, groups, compared)))
+        metrics = self._measure([row for rows in shares for row in rows])
         proximal = self._proximal(shares)
-        metrics: dict[str, float] = {}
         for index, rows in enumerate(shares):
             if any(rows):
-                metrics = self._update(rows, proximal[index])
+                metrics |= self._update(rows, proximal[index])
         self._version += 1
         metrics |= _summary(groups, shares)
         metrics["learner/step_seconds"] = time.perf_counter() - started
@@ -148,6 +150,16 @@ class Learner:
         """Leave the gang."""
         self._engine.close()
 
+    def _make_probe(self) -> StalenessProbe:
+        objective = self._config.objective
+        return StalenessProbe(
+            self._config.learner.snapshots,
+            objective.correction_unit or objective.ratio_unit,
+            self._engine,
+            self._mine,
+            self._score,
+        )
+
     def _adapter(self) -> Adapter | None:
         """A copy of the adapter's weights, if there is one; all ranks call it."""
         if self._lora is None:
@@ -189,6 +201,12 @@ class Learner:
             pack([rows[index] for index in indices]).to(self._engine.device)
             for indices in dealt[self._rank]
         ]
+
+    def _measure(self, rows: Sequence[Row]) -> dict[str, float]:
+        """What the probe says about the batch, if there is one."""
+        if self._probe is None:
+            return {}
+        return self._probe.measure(self._version, rows, self._config.run.seed)
 
     def _proximal(self, shares: Sequence[list[Row]]) -> list[list[Tensor] | None]:
         """Log-probs under the policy before the first update, where it will differ from θ.

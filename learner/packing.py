@@ -35,6 +35,7 @@ class Row:
         turn_id: int [n], −1 outside policy tokens.
         behaviour_logp: float [n].
         turn_lag: int [n], optimizer steps since the oldest token of the turn was sampled.
+        version: int [n], weights under which the token was sampled; −1 outside policy tokens.
         advantage: of the whole trajectory.
     """
 
@@ -43,6 +44,7 @@ class Row:
     turn_id: np.ndarray
     behaviour_logp: np.ndarray
     turn_lag: np.ndarray
+    version: np.ndarray
     advantage: float
 
     @classmethod
@@ -70,6 +72,7 @@ class Row:
             turn_id=turn_id,
             behaviour_logp=trajectory.behaviour_logprob[:end],
             turn_lag=np.where(turn_id >= 0, lags[turn_id], 0),
+            version=trajectory.token_versions()[:end],
             advantage=advantage,
         )
 
@@ -89,6 +92,7 @@ class PackedBatch:
         row_id: int64 [T], trajectory of each token, counted inside this micro-batch.
         behaviour_logp: float32 [T].
         turn_lag: int64 [T].
+        version: int64 [T], −1 outside policy tokens.
         advantage: float32 [rows].
     """
 
@@ -98,6 +102,7 @@ class PackedBatch:
     row_id: Tensor
     behaviour_logp: Tensor
     turn_lag: Tensor
+    version: Tensor
     advantage: Tensor
 
     def __len__(self) -> int:
@@ -126,7 +131,7 @@ def pack(rows: Sequence[Row]) -> PackedBatch:
     """
     if not rows:
         nothing = np.zeros(1, np.int64)
-        rows = [Row("none", nothing, nothing - 1, nothing, nothing, 0.0)]
+        rows = [Row("none", nothing, nothing - 1, nothing, nothing, nothing - 1, 0.0)]
     lengths = [len(row) for row in rows]
 
     def column(parts: Iterable[np.ndarray], dtype: type[np.generic]) -> Tensor:
@@ -139,6 +144,7 @@ def pack(rows: Sequence[Row]) -> PackedBatch:
         row_id=torch.from_numpy(np.repeat(np.arange(len(rows)), lengths)),
         behaviour_logp=column((row.behaviour_logp for row in rows), np.float32),
         turn_lag=column((row.turn_lag for row in rows), np.int64),
+        version=column((row.version for row in rows), np.int64),
         advantage=torch.tensor([row.advantage for row in rows], dtype=torch.float32),
     )
 

@@ -14,7 +14,7 @@ def make_row(length, name="g/0", advantage=1.0):
     turn_id = np.full(length, -1)
     turn_id[1:] = 0
     zeros = np.zeros(length)
-    return Row(name, np.arange(length), turn_id, zeros, zeros.astype(int), advantage)
+    return Row(name, np.arange(length), turn_id, zeros, zeros.astype(int), turn_id, advantage)
 
 
 def make_trajectory():
@@ -41,6 +41,7 @@ def test_row_reads_a_trajectory_up_to_its_last_policy_token():
     assert row.tokens.tolist() == [10, 11, 12, 13, 14, 15]
     assert row.turn_id.tolist() == [-1, -1, 0, 0, -1, 1]
     assert row.turn_lag.tolist() == [0, 0, 3, 3, 0, 2]
+    assert row.version.tolist() == [-1, -1, 3, 4, -1, 4]
     assert row.behaviour_logp.tolist() == [0, 0, -1, -2, 0, -3]
 
 

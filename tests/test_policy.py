@@ -36,7 +36,8 @@ def make_rows(lengths=LENGTHS, seed=0):
         turn_id = np.arange(length) // 3 - 1
         zeros = np.zeros(length)
         tokens = generator.integers(0, 31, length)
-        rows.append(Row(f"g/{index}", tokens, turn_id, zeros, zeros.astype(int), index - 1.5))
+        lag = zeros.astype(int)
+        rows.append(Row(f"g/{index}", tokens, turn_id, zeros, lag, turn_id, index - 1.5))
     return rows
 
 

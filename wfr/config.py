@@ -434,6 +434,17 @@ class LoraConfig(_Section):
     """Names of the linear layers that get one."""
 
 
+class SnapshotsConfig(_Section):
+    """Copies of recent weights, which tell staleness from the mismatch of the two engines."""
+
+    mib: int = Field(0, ge=0)
+    """CPU memory of one rank for copies of its trainable weights; 0: none, nothing is measured."""
+    every: int = Field(4, ge=1)
+    """Measure in every so many steps."""
+    trajectories: int = Field(8, ge=1)
+    """Trajectories of a batch that are measured, drawn at random."""
+
+
 class LearnerConfig(_Section):
     """The DeepSpeed learner."""
 
@@ -464,6 +475,7 @@ class LearnerConfig(_Section):
     offload_parameters: bool = False
     """Keep the partitioned weights in CPU memory too; ZeRO 3."""
     lora: LoraConfig = LoraConfig()
+    snapshots: SnapshotsConfig = SnapshotsConfig()
 
     @model_validator(mode="after")
     def _partitioned_where_offloaded(self) -> Self:

@@ -179,6 +179,13 @@ class Trajectory:
                 s.version for s in self.version_spans if s.start < turn.end and s.end > turn.start
             )
 
+    def token_versions(self) -> np.ndarray:
+        """Weight version that sampled each token: int64 [T], −1 outside policy tokens."""
+        versions = np.full(len(self.tokens), -1, np.int64)
+        for span in self.version_spans:
+            versions[span.start : span.end] = span.version
+        return versions
+
     def check_valid(self) -> None:
         """Raise ValueError, naming the field, where two fields contradict each other."""
         where = f"trajectory {self.group_id}/{self.sibling}"
