@@ -59,7 +59,7 @@ class _Mean:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Buckets:
+class Buckets:
     """A second partition of the tokens: name of the key, bucket of each token [T], and labels."""
 
     name: str
@@ -67,7 +67,7 @@ class _Buckets:
     labels: tuple[str, ...]
 
     @classmethod
-    def of(cls, name: str, keys: Tensor, bounds: tuple[int, ...]) -> _Buckets:
+    def of(cls, name: str, keys: Tensor, bounds: tuple[int, ...]) -> Buckets:
         """Sort the integers `keys` [T]; bucket i ends with bounds[i]."""
         edges = torch.tensor(bounds, device=keys.device)
         return cls(name, torch.bucketize(keys, edges), tuple(_labels(bounds)))
@@ -108,11 +108,11 @@ def diagnose(terms: Terms, denominators: Denominators) -> MetricSums:
     return MetricSums(torch.cat(sums), torch.cat(extremes), tuple(all_names), tuple(all_ends))
 
 
-def _partitions(columns: Columns) -> Iterator[_Buckets]:
+def _partitions(columns: Columns) -> Iterator[Buckets]:
     if columns.lag is not None:
-        yield _Buckets.of("lag", columns.lag, LAG_BOUNDS)
+        yield Buckets.of("lag", columns.lag, LAG_BOUNDS)
     lengths = columns.layout.segments("subsequence").size(torch.int64)
-    yield _Buckets.of("length", lengths, LENGTH_BOUNDS)
+    yield Buckets.of("length", lengths, LENGTH_BOUNDS)
 
 
 def _weigh(units: Segments) -> Tensor:

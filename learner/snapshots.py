@@ -1,4 +1,4 @@
-"""Recent weights on CPU, so that log-probabilities under an older version can be computed exactly."""
+"""Recent weights on CPU: log-probabilities under an older version can be computed exactly."""
 
 from __future__ import annotations
 

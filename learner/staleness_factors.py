@@ -2,11 +2,11 @@
 
     w_u = exp( mean_{t∈u} [ log π_prox(y_t) − log μ(y_t) ] ) = w_stale · w_mismatch
 
-    w_stale    = exp( mean_{t∈u} [ log π_prox(y_t) − log π_{v(t)}(y_t) ] )   older weights, one engine
-    w_mismatch = exp( mean_{t∈u} [ log π_{v(t)}(y_t) − log μ(y_t) ] )        same weights, two engines
+    w_stale    = exp( mean_{t∈u} [ log π_prox(y_t) − log π_v(y_t) ] )   older weights, one engine
+    w_mismatch = exp( mean_{t∈u} [ log π_v(y_t) − log μ(y_t) ] )        same weights, two engines
 
-where π_v is the learner's own policy under the weights of version v, and v(t) the version that
-sampled token t: several inside one unit where an update arrived in its middle.
+where π_v is the learner's own policy under the weights of the version v that sampled token
+t: there are several inside one unit where an update arrived in its middle.
 """
 
 from __future__ import annotations

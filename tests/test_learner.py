@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 VOCABULARY = 300
 STEPS, SMALL = 5, 3e-4
+EVERY_STEP = {"mib": 16, "every": 1}
 
 
 def _trajectory(group, sibling, rng, version=0):
@@ -58,7 +59,7 @@ def _config(ranks=1, stage=1, **sections):
         "ranks": ranks,
         "zero_stage": stage,
         "lr": 1e-3,
-        "max_tokens": 128,
+        "max_tokens": 256,
         "minibatches": 2,
         **sections.pop("learner", {}),
     }
@@ -130,6 +131,8 @@ def _matrix():
                 lora={"rank": 4, "alpha": 8},
             )
         yield _case(f"bfloat16/zero {stage}", zero_stage=stage, dtype="bfloat16")
+        if stage in (1, 3):
+            yield _case(f"full/zero {stage}, snapshots", zero_stage=stage, snapshots=EVERY_STEP)
     yield _case("full/many micro-batches", max_tokens=96)
     yield _case("full/one micro-batch", max_tokens=2048)
     yield _case("bfloat16/small steps", zero_stage=2, dtype="bfloat16", lr=SMALL)
@@ -234,6 +237,15 @@ def test_steps_too_small_for_bfloat16_add_up_in_the_masters(learnt, before):
         assert moved.float().mean() > 0.25
 
 
+@pytest.mark.parametrize("stage", [1, 3])
+def test_looking_back_at_snapshots_leaves_no_trace(learnt, stage):
+    for ranks in (1, 2):
+        expected, _ = learnt[f"full/zero {stage}"][ranks]
+        weights, metrics = learnt[f"full/zero {stage}, snapshots"][ranks]
+        assert all(torch.equal(weights[name], expected[name]) for name in expected)
+        assert "w_mismatch" in metrics[0]
+
+
 def test_training_changed_the_weights(learnt, before):
     for family in ("full", "bfloat16"):
         after = learnt[f"{family}/zero 1"][1][0]
@@ -254,6 +266,61 @@ def test_the_reference_of_lora_is_the_model_that_it_began_as(learnt):
     metrics = learnt["lora/zero 3"][2][1]
     assert metrics[0]["kl_reference"] < metrics[-1]["kl_reference"]
     assert metrics[-1]["kl_reference"] > 1e-6
+
+
+def _look_back(rank, cases, director, port, out):
+    """Gangs whose batches were sampled, exactly, by the learner's own policy of each version."""
+    from learner.learner import Learner
+    from learner.packing import Row, pack
+
+    for index, sections in enumerate(cases):
+        config = _config(2, learner={"snapshots": EVERY_STEP, **sections}, buffer={"max_lag": 3})
+        learner = Learner(config, director, rank=rank, init_method=f"tcp://127.0.0.1:{port}")
+        groups = [from_batch(batch) for batch in _batches(9)]
+        trajectories = [t for group in groups for t in group.trajectories]
+        for trajectory in trajectories:
+            trajectory.behaviour_logprob = trajectory.behaviour_logprob.copy()
+        metrics = []
+        for version in range(4):
+            for number, trajectory in enumerate(trajectories):
+                row = Row.of(trajectory, 0.0, version)
+                (logp,) = learner._score([pack([row])])
+                # The first turn belongs to version 0; the second moves on with some, half of it.
+                start, end = trajectory.turns[1].start, trajectory.turns[1].end
+                first, middle = trajectory.turns[0], (start + end) // 2
+                if version == 0:
+                    trajectory.behaviour_logprob[: len(row)] = logp.numpy()
+                elif number % 4 >= version:
+                    trajectory.behaviour_logprob[middle:end] = logp[middle:end].numpy()
+                    trajectory.version_spans = [
+                        VersionSpan(first.start, first.end, 0),
+                        VersionSpan(start, middle, 0),
+                        VersionSpan(middle, end, version),
+                    ]
+            metrics.append(learner.step(version, *map(to_batch, groups)))
+        if rank == 0:
+            torch.save(metrics, f"{out}/{index}.pt")
+        learner._engine._engine.destroy()
+    learner.close()
+
+
+def test_an_exact_sampler_has_no_mismatch_whatever_the_lag(director, tmp_path):
+    from cluster.ports import free_port
+
+    cases = [
+        {"zero_stage": 2},
+        {"zero_stage": 3, "offload_parameters": True, "offload_optimizer": True},
+        {"zero_stage": 3, "lora": {"rank": 4}},
+    ]
+    torch.multiprocessing.spawn(_look_back, (cases, director, free_port(), str(tmp_path)), nprocs=2)
+    for index in range(len(cases)):
+        metrics = torch.load(tmp_path / f"{index}.pt")
+        for step in metrics:
+            for end in ("", "_min", "_max"):
+                assert step[f"w_mismatch{end}"] == pytest.approx(1, abs=1e-4)
+        assert metrics[0]["w_stale_max"] == pytest.approx(1, abs=1e-4)
+        assert metrics[3]["w_stale_max"] > 1.001
+        assert metrics[3]["w_stale/lag_3"] != pytest.approx(1, abs=1e-3)
 
 
 def test_objective_reaches_the_learner(director, tmp_path):

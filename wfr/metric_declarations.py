@@ -255,6 +255,24 @@ METRICS: tuple[Metric, ...] = (
         "correction_fraction",
         "Share of units whose correction weight was truncated or masked.",
     ),
+    _step(
+        "gauge",
+        "wfr_staleness_weight",
+        "",
+        {"stale": "w_stale", "mismatch": "w_mismatch"},
+        "Factors of the weight of a stale behaviour policy, mean per unit, measured on a sample: "
+        "older weights in one engine, and the same weights in two engines.",
+        label="factor",
+    ),
+    _step(
+        "gauge",
+        "wfr_engine_mismatch_weight",
+        "",
+        {bucket: f"w_mismatch/lag_{bucket}" for bucket in ("0", "1", "2", "3", "4", "5_8", "9_up")},
+        "The factor of two engines by the lag of the turn; far from 1 at every lag, 0 too, it is a "
+        "fault of an engine.",
+        label="lag",
+    ),
     # lost processes
     Metric(
         "wfr_sampler_losses_total",

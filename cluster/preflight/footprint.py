@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wfr.config import Config
 
-GIB = 1 << 30
+GIB, MIB = 1 << 30, 1 << 20
 
 _BASE = 1.25 * GIB
 _SAMPLER = 1.5 * GIB
@@ -24,6 +24,8 @@ _RANK = 1.0 * GIB
 
 _LEARNING_BYTES = 16
 """Per parameter, all ranks together: float32 master weight, gradient and two Adam moments."""
+_FROZEN_BYTES = 4
+"""Per parameter under LoRA, whose own are few: float32."""
 _TRAJECTORY_BYTES = 32
 """Per token: ids, turn ids and log-probabilities are 10 bytes, the rest is text."""
 _STORED_COPIES = 2
@@ -92,12 +94,18 @@ def _processes(config: Config) -> float:
 
 def _models(config: Config, parameters: int) -> float:
     sampled = parameters * (4 if config.model.dtype == "float32" else 2)
-    reference = parameters * 4 * config.learner.ranks if config.objective.kl_coef else 0
     return (
         config.sampler.count * (sampled + config.sampler.kv_cache_gib * GIB)
-        + parameters * _LEARNING_BYTES
-        + reference
+        + parameters * _learning_bytes(config)
+        + config.learner.ranks * config.learner.snapshots.mib * MIB
     )
+
+
+def _learning_bytes(config: Config) -> int:
+    """Per parameter, all ranks together; the reference of LoRA is the model without it."""
+    if config.learner.lora.rank:
+        return _FROZEN_BYTES
+    return _LEARNING_BYTES + (4 * config.learner.ranks if config.objective.kl_coef else 0)
 
 
 def _checkpoints(config: Config) -> int:
