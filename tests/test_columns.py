@@ -28,6 +28,7 @@ def test_view_says_what_the_records_say(group):
         for name in ("tokens", "turn_id", "behaviour_logprob"):
             assert np.array_equal(getattr(episode, name), getattr(record, name))
         assert list(episode.turn_oldest_version()) == list(record.turn_oldest_version())
+        assert list(episode.token_versions()) == list(record.token_versions())
         assert len(episode.turns) == len(record.turns)
         for name in ("sibling", "source", "stop_reason", "reward_parts", "policy_tokens"):
             assert getattr(episode, name) == getattr(record, name)
@@ -43,6 +44,7 @@ def test_view_of_a_slice(first, second):
     for episode, record in zip(view(piece).trajectories, second.trajectories, strict=True):
         assert episode.tokens.tolist() == record.tokens.tolist()
         assert list(episode.oldest) == list(record.turn_oldest_version())
+        assert list(episode.token_versions()) == list(record.token_versions())
         assert episode.policy_tokens == record.policy_tokens
 
 

@@ -28,6 +28,8 @@ class Episode:
         turn_id: int16 [T], a view.
         behaviour_logprob: float32 [T], a view.
         oldest: int64 [turns], the oldest weight version inside each turn.
+        span_version: int64 [spans], the weight version of each span of policy tokens, a view.
+        span_length: int64 [spans], its count of tokens.
         policy_tokens: count of tokens that the policy wrote.
     """
 
@@ -41,6 +43,8 @@ class Episode:
     turn_id: np.ndarray
     behaviour_logprob: np.ndarray
     oldest: np.ndarray
+    span_version: np.ndarray
+    span_length: np.ndarray
     policy_tokens: int
 
     @property
@@ -51,6 +55,12 @@ class Episode:
     def turn_oldest_version(self) -> np.ndarray:
         """Oldest weight version inside each turn, in order: int64 [turns]."""
         return self.oldest
+
+    def token_versions(self) -> np.ndarray:
+        """Weight version that sampled each token: int64 [T], −1 outside policy tokens."""
+        versions = np.full(len(self.tokens), -1, np.int64)
+        versions[self.turn_id >= 0] = np.repeat(self.span_version, self.span_length)
+        return versions
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,9 +88,10 @@ def view(batch: pa.RecordBatch) -> GroupView:
     group_id, task_id = single_group(batch)
     tokens = _List(batch, "tokens")
     turn_ids, logprobs = _List(batch, "turn_id"), _List(batch, "behaviour_logprob")
-    turns = _List(batch, "turns")
+    turns, spans = _List(batch, "turns"), _List(batch, "version_spans")
     start, end = turns.field("start"), turns.field("end")
-    oldest = _oldest(batch, turns, start, end, group_id)
+    oldest = _oldest(batch, turns, spans, group_id)
+    span_version, span_length = spans.field("version"), spans.field("end") - spans.field("start")
     written = np.concatenate([[0], np.cumsum(end - start, dtype=np.int64)])
     parts = _parts(batch)
     rows = zip(
@@ -92,7 +103,7 @@ def view(batch: pa.RecordBatch) -> GroupView:
     )
     episodes = []
     for row, (sibling, source, reason, reward) in enumerate(rows):
-        mine = slice(turns.offsets[row] - turns.first, turns.offsets[row + 1] - turns.first)
+        mine, its = turns.slice(row), spans.slice(row)
         episodes.append(
             Episode(
                 group_id=group_id,
@@ -105,6 +116,8 @@ def view(batch: pa.RecordBatch) -> GroupView:
                 turn_id=turn_ids.row(row),
                 behaviour_logprob=logprobs.row(row),
                 oldest=oldest[mine],
+                span_version=span_version[its],
+                span_length=span_length[its],
                 policy_tokens=int(written[mine.stop] - written[mine.start]),
             )
         )
@@ -131,6 +144,10 @@ class _List:
         values: np.ndarray = self._flat[self.offsets[row] : self.offsets[row + 1]]
         return values
 
+    def slice(self, row: int) -> slice:
+        """Where the records of one row are among those of `field`."""
+        return slice(self.offsets[row] - self.first, self.offsets[row + 1] - self.first)
+
     def field(self, name: str) -> np.ndarray:
         """One field of the records of all rows: a view."""
         index = self._values.type.get_field_index(name)
@@ -138,15 +155,13 @@ class _List:
         return values[self.first : self.last]
 
 
-def _oldest(
-    batch: pa.RecordBatch, turns: _List, start: np.ndarray, end: np.ndarray, group_id: str
-) -> np.ndarray:
+def _oldest(batch: pa.RecordBatch, turns: _List, spans: _List, group_id: str) -> np.ndarray:
     """The oldest version inside each turn of all rows: int64.
 
     Spans and turns are put on one axis, the tokens of all rows in a line; there both rise, so that
     the spans that overlap a turn follow each other.
     """
-    spans = _List(batch, "version_spans")
+    start, end = turns.field("start"), turns.field("end")
     lengths = np.diff(batch.column("tokens").offsets.to_numpy(zero_copy_only=True))
     shift = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)[:-1]])
     by_turn = np.repeat(shift, np.diff(turns.offsets))
