@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from learner.attention import check_attention
 from learner.metric_sums import MetricSums
 from wfr.config import LearnerConfig
 
@@ -37,12 +38,16 @@ class Engine:
         """Join the gang at `init_method` (for example `tcp://host:port`) and wrap `module`.
 
         `total_steps` are the optimizer steps that the learning-rate schedule is laid out for.
+
+        Raises:
+            ValueError: the kind of attention cannot run on this machine.
         """
         self._config = config
         self._total_steps = total_steps
         self._ranks = ranks
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype = torch.bfloat16 if _casts_weights(config, self.device) else torch.float32
+        check_attention(config.attention, self.device, self.dtype)
         deepspeed = _deepspeed(self.device)
         deepspeed.init_distributed(
             "nccl" if self.device.type == "cuda" else "gloo",

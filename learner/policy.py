@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from learner.attention import PREFIX, Blocks
+from learner.attention import IMPLEMENTATIONS, AttentionKind, Blocks
 from learner.logprobs import token_logprobs
 
 
@@ -42,7 +42,7 @@ class Policy(nn.Module):
         model: Any,
         *,
         temperature: float = 1.0,
-        attention: Literal["sdpa", "eager"] = "sdpa",
+        attention: AttentionKind = "sdpa",
         checkpointing: bool = False,
     ) -> None:
         """Wrap `model`, a decoder with a linear `lm_head`, sampled at `temperature`.
@@ -51,7 +51,7 @@ class Policy(nn.Module):
         With `checkpointing` its layers keep their inputs only and run again in the backward pass.
         """
         super().__init__()
-        model.set_attn_implementation(PREFIX + attention)
+        model.set_attn_implementation(IMPLEMENTATIONS[attention])
         model.lm_head = ScoringHead(model.lm_head)
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})

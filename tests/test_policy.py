@@ -1,11 +1,14 @@
 """The policy on packed micro-batches against separate sequences; attention never crosses."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from learner.attention import Blocks
+from learner import attention as packed_attention
+from learner.attention import Blocks, check_attention
 from learner.objectives import policy_loss
 from learner.packing import Row, denominators, pack
 from learner.policy import Policy, ScoringHead
@@ -46,6 +49,31 @@ def score(policy, rows):
     return policy(batch.input_ids, batch.position_ids, batch.turn_id), batch
 
 
+@pytest.fixture(autouse=True)
+def varlen(monkeypatch):
+    """Flash attention by its definition, where there is no GPU: each span of the bounds alone."""
+
+    def attend(query, key, value, bounds, key_bounds, longest, longest_key, **settings):
+        assert bounds is key_bounds
+        assert bounds.dtype == torch.int32
+        assert longest == longest_key == bounds.diff().max()
+        assert settings.pop("window_size") == (-1, 0)
+        assert settings.pop("enable_gqa") is (query.shape[1] != key.shape[1])
+        scale = settings.pop("scale")
+        assert not settings
+        results = []
+        for start, end in itertools.pairwise(bounds.tolist()):
+            span = [part[start:end].transpose(0, 1) for part in (query, key, value)]
+            repeats = len(span[0]) // len(span[1])
+            span[1:] = (part.repeat_interleave(repeats, 0) for part in span[1:])
+            mask = torch.ones(end - start, end - start).tril().log()
+            shares = (span[0] @ span[1].transpose(1, 2) * scale + mask).softmax(-1)
+            results.append((shares @ span[2]).transpose(0, 1))
+        return torch.cat(results)
+
+    monkeypatch.setattr(packed_attention, "varlen_attn", attend)
+
+
 def separately(model, row, temperature):
     """Log-probabilities and entropies of one row from plain logits, in float64."""
     tokens = torch.from_numpy(row.tokens)
@@ -57,7 +85,7 @@ def separately(model, row, temperature):
     return torch.where(written, logp, 0), torch.where(written, entropy, 0)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "flash"])
 @pytest.mark.parametrize("kv_heads", [2, 4])
 def test_packed_rows_score_as_separate_sequences(attention, kv_heads):
     rows, plain = make_rows(), build(kv_heads)
@@ -68,7 +96,7 @@ def test_packed_rows_score_as_separate_sequences(attention, kv_heads):
     torch.testing.assert_close(list(result), expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "flash"])
 def test_one_trajectory_never_reaches_another(attention):
     policy, rows = Policy(build(), attention=attention), make_rows()
     changed = make_rows()
@@ -143,3 +171,18 @@ def test_refuses_what_packed_attention_cannot_do():
         policy.model(torch.zeros(1, 3, dtype=torch.int64))
     with pytest.raises(ValueError, match="bias"):
         ScoringHead(torch.nn.Linear(2, 2))
+
+
+def test_flash_is_refused_where_it_cannot_run(monkeypatch):
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    for kind in ("sdpa", "eager"):
+        check_attention(kind, torch.device("cpu"), torch.float32)
+    with pytest.raises(ValueError, match=r"'flash' needs .* device is cpu; set .* 'sdpa'"):
+        check_attention("flash", torch.device("cpu"), torch.bfloat16)
+    with pytest.raises(ValueError, match=r"compute capability 7\.5"):
+        check_attention("flash", gpu, torch.bfloat16)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    with pytest.raises(ValueError, match=r"dtype is float32"):
+        check_attention("flash", gpu, torch.float32)
+    check_attention("flash", gpu, torch.bfloat16)

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from cluster.preflight import Check, checks, explain
+from cluster.preflight import Check, checks, explain, machine
 from cluster.preflight.director import TAGS, checkpoint_check, model_checks, tokenizer_check
 from cluster.preflight.footprint import GIB, Footprint, available_memory, footprint
 from cluster.preflight.installation import (
@@ -314,3 +314,13 @@ def test_every_question_is_asked_of_this_machine(tmp_path, monkeypatch):
 def test_on_a_cluster_the_drivers_memory_is_not_asked(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     assert "memory" not in [check.name for check in checks(config(tmp_path))]
+
+
+def test_flash_attention_needs_a_gpu(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(machine, "has_gpu", lambda: False)
+    flash = parse_config({"learner": {"attention": "flash"}})
+    (check,) = (check for check in machine.machine_checks(flash) if check.name == "attention")
+    assert not check.ok
+    assert "learner.attention" in check.remedy
+    assert all(check.name != "attention" for check in machine.machine_checks(parse_config({})))

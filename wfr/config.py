@@ -465,7 +465,9 @@ class LearnerConfig(_Section):
     """Most tokens of one packed micro-batch."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of forward and backward; master weights are float32."""
-    attention: Literal["sdpa", "eager"] = "sdpa"
+    attention: Literal["sdpa", "eager", "flash"] = "sdpa"
+    """`flash`: for NVIDIA GPUs from Ampere on, in bfloat16; `eager` is fastest on a CPU in bfloat16
+    where trajectories are short."""
     threads: int = Field(1, ge=1)
     """CPU threads of one rank."""
     gradient_checkpointing: bool = False

@@ -20,6 +20,8 @@ def machine_checks(config: Config) -> Iterator[Check]:
     """Look at this machine; where RAY_ADDRESS names a cluster, its nodes hold the processes."""
     if not os.environ.get("RAY_ADDRESS"):
         yield from _capacity_checks(config)
+        if config.learner.attention == "flash":
+            yield attention_check(gpu=has_gpu())
     yield from port_checks(config)
     yield sandbox_check(config)
 
@@ -53,6 +55,16 @@ def disk_check(free: int, need: Footprint, directory: Path) -> Check:
         free >= need.disk,
         f"{free / GIB:.1f} GiB free under {directory}, about {need.disk / GIB:.1f} GiB needed",
         "free space, choose another run.dir, or raise train.checkpoint_every",
+    )
+
+
+def attention_check(*, gpu: bool) -> Check:
+    """Flash attention has a GPU to run on; the learner looks at its generation and the format."""
+    return Check(
+        "attention",
+        gpu,
+        f"learner.attention is flash, {'with' if gpu else 'without'} an NVIDIA GPU",
+        "set learner.attention to sdpa",
     )
 
 
