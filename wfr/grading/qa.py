@@ -1,43 +1,52 @@
-"""Short-answer grading: SQuAD normalisation, exact match, token F1 with HotpotQA's yes/no rule."""
+"""Short-answer grading: SQuAD's normalisation, exact match and token F1."""
 
 from __future__ import annotations
 
+import functools
 import re
 import string
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+Normalise = Callable[[str], str]
+"""What is done to both sides before they are compared."""
 
 _DELETE_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_CLOSED = frozenset({"yes", "no", "noanswer"})
+_LONGEST = 1 << 16
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def normalise(text: str) -> str:
     """Lower-case, delete ASCII punctuation, blank out articles, collapse white space (SQuAD)."""
-    bare = text.lower().translate(_DELETE_PUNCTUATION)
+    bare = text[:_LONGEST].lower().translate(_DELETE_PUNCTUATION)
     return " ".join(_ARTICLES.sub(" ", bare).split())
 
 
-def exact_match(answer: str, golds: Iterable[str]) -> bool:
+def exact_match(answer: str, golds: Iterable[str], normal: Normalise = normalise) -> bool:
     """True when the answer equals any gold answer after normalisation."""
-    normal = normalise(answer)
-    return any(normal == normalise(gold) for gold in golds)
+    mine = normal(answer)
+    return any(mine == normal(gold) for gold in golds)
 
 
-def answer_f1(answer: str, gold: str) -> float:
-    """Bag-of-tokens F1 after normalisation, as HotpotQA's evaluation defines it.
-
-    If either side is yes, no or noanswer and the other differs, the score is 0.
-    """
-    left, right = normalise(answer), normalise(gold)
-    if left != right and (left in _CLOSED or right in _CLOSED):
-        return 0.0
-    return _bag_f1(left.split(), right.split())
-
-
-def _bag_f1(answer: list[str], gold: list[str]) -> float:
-    common = sum((Counter(answer) & Counter(gold)).values())
+def token_f1(answer: str, gold: str, normal: Normalise = normalise) -> float:
+    """Bag-of-tokens F1 after normalisation; without tokens on a side, 1 only if both have none."""
+    mine, theirs = normal(answer).split(), normal(gold).split()
+    if not mine or not theirs:
+        return float(mine == theirs)
+    common = sum((Counter(mine) & Counter(theirs)).values())
     if not common:
         return 0.0
-    precision, recall = common / len(answer), common / len(gold)
+    precision, recall = common / len(mine), common / len(theirs)
     return 2 * precision * recall / (precision + recall)
+
+
+def best_f1(answer: str, golds: Iterable[str], normal: Normalise = normalise) -> float:
+    """The best token F1 over the gold answers."""
+    return max((token_f1(answer, gold, normal) for gold in golds), default=0.0)
+
+
+def contains(answer: str, golds: Iterable[str], normal: Normalise = normalise) -> bool:
+    """True when a gold answer's tokens stand next to each other in the answer's."""
+    mine = f" {normal(answer)} "
+    return any(theirs and f" {theirs} " in mine for theirs in map(normal, golds))
