@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from cluster.commands.data import data
 from cluster.commands.doctor import doctor
 from cluster.commands.train import train
 from cluster.commands.warmstart import warmstart
@@ -16,6 +17,7 @@ app = typer.Typer(
 )
 for command in (train, doctor, warmstart):
     app.command()(command)
+app.add_typer(data, name="data")
 
 
 def main() -> None:

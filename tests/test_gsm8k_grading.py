@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wfr.grading import base, gsm8k
+from wfr.grading import gsm8k
+from wfr.grading.texts import grade_text
 from wfr.tasks.source import Task
 
 
@@ -45,7 +46,7 @@ def test_final_number(text, number):
 )
 def test_answers_are_compared_as_strings(answer, right):
     task = Task("t", "q", ("18",), "gsm8k", metric="gsm8k")
-    assert base.grade(task, answer).correct == float(right)
+    assert grade_text(task, answer).correct == float(right)
 
 
 @given(st.integers(-(10**9), 10**9))

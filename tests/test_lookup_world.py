@@ -98,7 +98,7 @@ def test_the_first_hit_misleads_and_the_job_helps(source):
 
 
 def test_reversed_years_are_graded_wrong(source):
-    from wfr.grading.base import grade
+    from wfr.grading.texts import grade_text as grade
 
     task = next(t for t in source.train() if t.skill == "arithmetic")
     assert grade(task, task.answers[0]).correct == 1

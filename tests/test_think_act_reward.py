@@ -9,14 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wfr.environments.observations import warning
-from wfr.rewards import legacy_think_act
-from wfr.rewards.think_act import PlayedTurn, legacy_code, legacy_response, paper
+from wfr.grading.texts import grade_text
+from wfr.rewards import legacy_think_act, think_act
+from wfr.rewards.think_act import PlayedTurn, final_answer, legacy_code, legacy_response
 from wfr.tasks.source import Task
 from wfr.turn_parser import parse_turn
 
 TASK = Task("t", "Capital of France?", ("Paris",), "test")
 THINK, TOOL, ANSWER = "<think>a</think>", "<tool>Search: x</tool>", "<answer>Paris</answer>"
 WARNING = warning(brief=False).content
+
+
+def paper(turns, task):
+    """The paper's reward under the verdict that the environment asks for."""
+    return think_act.paper(turns, grade_text(task, final_answer(turns)))
 
 
 def obs(text):
@@ -97,6 +103,7 @@ def test_metrics_are_reported_but_not_summed():
     assert reward.metrics == {
         "correct": 1.0,
         "f1": 1.0,
+        "contains": 1.0,
         "turns": 3.0,
         "operator_turns": 1.0,
         "format_faults": 1.0,

@@ -8,6 +8,8 @@ from typing import Any
 from wfr.config import ThinkActConfig
 from wfr.environments import observations, prompts
 from wfr.environments.base import Reward, TimeStep
+from wfr.grading.base import AnswerGrader, Grade
+from wfr.grading.texts import TextGrader
 from wfr.operators.base import ArgumentError, Operator, Scope
 from wfr.rewards import think_act as rewards
 from wfr.rewards.think_act import PlayedTurn
@@ -15,7 +17,6 @@ from wfr.tasks.source import Task
 from wfr.trajectory import Message, OperatorCall, StopReason, TurnKind
 from wfr.turn_parser import ParsedTurn, parse_turn, turn_complete
 
-_REWARDS = {"paper": rewards.paper, "legacy_code": rewards.legacy_code}
 _REJECTED = "rejected"
 _UNKNOWN = "unknown"
 
@@ -29,10 +30,17 @@ class ThinkAct:
 
     stop: tuple[str, ...] = ("</tool>", "</answer>")
 
-    def __init__(self, config: ThinkActConfig, pool: Mapping[str, Operator]) -> None:
-        """Offer the operators of `pool`, in its order."""
+    def __init__(
+        self,
+        config: ThinkActConfig,
+        pool: Mapping[str, Operator],
+        grader: AnswerGrader | None = None,
+    ) -> None:
+        """Offer the operators of `pool`, in its order; without a grader, texts are compared."""
         self._config = config
         self._pool = pool
+        self._grader = grader or TextGrader()
+        self._grade = Grade(0.0)
         self._brief = config.prompt == "question"
         self._task: Task | None = None
         self._turns: list[PlayedTurn] = []
@@ -41,6 +49,7 @@ class ThinkAct:
     def reset(self, task: Task) -> TimeStep:
         """Begin an episode."""
         self._task, self._turns, self._stop_reason = task, [], None
+        self._grade = Grade(0.0)
         if self._brief:
             return TimeStep.first(*prompts.question_prompt(task.question))
         specs = (operator.spec for operator in self._pool.values())
@@ -60,6 +69,8 @@ class ThinkAct:
         task = self._running()
         parsed = parse_turn(text)
         if parsed.kind is TurnKind.ANSWER:
+            if parsed.answer and self._config.reward == "paper":
+                self._grade = await self._grader.grade(task, parsed.answer)
             self._turns.append(PlayedTurn(text, parsed))
             self._stop_reason = StopReason.ANSWERED
             return TimeStep.terminated(StopReason.ANSWERED, turn_kind=parsed.kind)
@@ -83,17 +94,20 @@ class ThinkAct:
         assert self._task is not None, "reward before the first reset"
         assert self._stop_reason is not None, "reward before the end of the episode"
         assert not self._stop_reason.is_world_failure, self._stop_reason
-        return _REWARDS[self._config.reward](self._turns, self._task)
+        if self._config.reward == "legacy_code":
+            return rewards.legacy_code(self._turns, self._task)
+        return rewards.paper(self._turns, self._grade)
 
     def answer(self) -> str:
         """The final answer, or the empty string."""
         return rewards.final_answer(self._turns)
 
     def state(self) -> Mapping[str, Any]:
-        """The texts of the turns and observations, and why the episode ended if it did."""
+        """The texts of the turns and observations, why the episode ended if it did, its grade."""
         return {
             "turns": [[turn.text, turn.observation] for turn in self._turns],
             "stop_reason": self._stop_reason,
+            "grade": [self._grade.correct, dict(self._grade.metrics)],
         }
 
     def restore(self, task: Task, state: Mapping[str, Any]) -> None:
@@ -101,6 +115,7 @@ class ThinkAct:
         reason = state["stop_reason"]
         self._task = task
         self._stop_reason = StopReason(reason) if reason else None
+        self._grade = Grade(*state["grade"])
         self._turns = [PlayedTurn(text, parse_turn(text), seen) for text, seen in state["turns"]]
 
     def _running(self) -> Task:

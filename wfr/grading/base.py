@@ -1,12 +1,10 @@
-"""Grading: from a task and an answer to a verdict by the task's own metric."""
+"""What a verdict is, and what grading reads of a task."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
-
-from wfr.grading import gsm8k, qa
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -15,6 +13,14 @@ class Grade:
 
     correct: float
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+class AnswerGrader(Protocol):
+    """What grades answers."""
+
+    async def grade(self, task: Gradable, answer: str) -> Grade:
+        """The verdict; raises ValueError (unknown metric) or WorldFailureError (cannot be run)."""
+        ...
 
 
 class Gradable(Protocol):
@@ -26,7 +32,7 @@ class Gradable(Protocol):
         ...
 
     @property
-    def answers(self) -> tuple[str, ...]:
+    def answers(self) -> Sequence[str]:
         """Every accepted answer."""
         ...
 
@@ -35,24 +41,12 @@ class Gradable(Protocol):
         """Name of the grader."""
         ...
 
+    @property
+    def tests(self) -> Sequence[str]:
+        """Tests of a program."""
+        ...
 
-def grade(task: Gradable, answer: str) -> Grade:
-    """Grade an answer; raises ValueError for a metric that nobody knows."""
-    grader = _GRADERS.get(task.metric)
-    if grader is None:
-        raise ValueError(
-            f"task {task.id!r} asks for the metric {task.metric!r}; known: {', '.join(_GRADERS)}"
-        )
-    return grader(task, answer)
-
-
-def _qa_em(task: Gradable, answer: str) -> Grade:
-    correct = float(qa.exact_match(answer, task.answers))
-    return Grade(correct, {"f1": max((qa.answer_f1(answer, g) for g in task.answers), default=0.0)})
-
-
-def _gsm8k(task: Gradable, answer: str) -> Grade:
-    return Grade(float(any(gsm8k.correct(answer, gold) for gold in task.answers)))
-
-
-_GRADERS: Mapping[str, Callable[[Gradable, str], Grade]] = {"qa_em": _qa_em, "gsm8k": _gsm8k}
+    @property
+    def meta(self) -> Mapping[str, str]:
+        """What only some metrics read: the options of a multiple choice."""
+        ...

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from wfr.grading.base import Grade, grade
+from wfr.grading.base import Grade
+from wfr.grading.texts import grade_text
 from wfr.rewards import legacy_think_act
 from wfr.rewards.base import Reward
 from wfr.tasks.source import Task
@@ -30,28 +31,34 @@ def final_answer(turns: Sequence[PlayedTurn]) -> str:
     return turns[-1].parsed.answer if turns else ""
 
 
-def paper(turns: Sequence[PlayedTurn], task: Task) -> Reward:
+def paper(turns: Sequence[PlayedTurn], graded: Grade) -> Reward:
     """Format {0 correct, −0.5 a fault in some turn, −1 no answer} + 1 if the answer is right.
+
+    `graded` is the verdict on `final_answer(turns)`.
 
     Reads structured turns only: nothing that an observation says, and no tag inside a thought or
     an argument, can change it. A blank answer is no answer.
     """
     answer = final_answer(turns)
-    graded = grade(task, answer) if answer else Grade(0.0)
     faulty = any(turn.parsed.fault for turn in turns)
     form = -1.0 if not answer else -0.5 if faulty else 0.0
+    graded = graded if answer else Grade(0.0)
     return _reward(form, graded.correct, graded, turns)
 
 
 def legacy_code(turns: Sequence[PlayedTurn], task: Task) -> Reward:
-    """The released scorer on the decoded response; −1.5 where there is no answer."""
+    """The released scorer on the decoded response; −1.5 where there is no answer.
+
+    Raises:
+        ValueError: the task's metric is none that compares texts.
+    """
     return legacy_response(decoded(turns), task, turns)
 
 
 def legacy_response(response: str, task: Task, turns: Sequence[PlayedTurn] = ()) -> Reward:
     """The released scorer on any decoded response; `turns` are only counted for the metrics."""
     answer = legacy_think_act.last_answer(response)
-    graded = grade(task, answer) if answer else Grade(0.0)
+    graded = grade_text(task, answer) if answer else Grade(0.0)
     outcome = graded.correct if answer else -1.0
     return _reward(legacy_think_act.format_score(response), outcome, graded, turns)
 

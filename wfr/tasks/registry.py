@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wfr.config import Config
-from wfr.tasks.formats import FileTasks
+from wfr.tasks.files import FileTasks
 from wfr.tasks.source import TaskSource
 
 

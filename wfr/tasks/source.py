@@ -23,10 +23,13 @@ class Task:
 
     Attributes:
         id: unique within its source.
-        answers: every accepted answer; never shown to anything but the grader.
+        answers: every accepted answer; never shown to anything but the grader. Empty where tests
+            grade, or where the right answer is that there is none.
         skill: reporting bucket, for example `hop2` or `bridge`.
         metric: name of the grader, for example `qa_em` or `gsm8k`.
         corpus: passages that belong to this task alone; empty where the source has one corpus.
+        tests: what grades a program, in the order in which it runs; as secret as `answers`.
+        public_tests: what operators may run and show.
     """
 
     id: str
@@ -37,6 +40,8 @@ class Task:
     metric: str = "qa_em"
     corpus: tuple[Document, ...] = ()
     meta: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    tests: tuple[str, ...] = ()
+    public_tests: tuple[str, ...] = ()
 
 
 class TaskSource(Protocol):

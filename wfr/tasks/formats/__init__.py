@@ -1,0 +1,1 @@
+"""Formats: one file per benchmark, from its own rows to tasks."""
