@@ -6,6 +6,7 @@ import typer
 
 from cluster.commands.data import data
 from cluster.commands.doctor import doctor
+from cluster.commands.inspect import inspect
 from cluster.commands.train import train
 from cluster.commands.warmstart import warmstart
 
@@ -15,7 +16,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, doctor, warmstart):
+for command in (train, inspect, doctor, warmstart):
     app.command()(command)
 app.add_typer(data, name="data")
 

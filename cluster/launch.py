@@ -11,22 +11,35 @@ import ray
 from prometheus_client import CollectorRegistry
 
 from cluster.exporter import exporter, targets
+from cluster.offline import OfflineRun, for_recording
 from cluster.progress import Progress
 from cluster.run import Run
 from cluster.run_directory import TARGETS, RunDirectory
 from cluster.topology import Topology
 from wfr.config import Config
 from wfr.metrics import RunMetrics
+from wfr.recording import Recording
 
 
-def launch(config: Config, *, overwrite: bool = False, quiet: bool = False) -> dict[str, Any]:
+def launch(
+    config: Config,
+    *,
+    overwrite: bool = False,
+    quiet: bool = False,
+    recording: Recording | None = None,
+) -> dict[str, Any]:
     """Run `config` to its end on RAY_ADDRESS, or on a Ray of its own on this machine.
+
+    With a recording there is only a learner, which trains on what was recorded.
 
     Raises:
         RunFailedError: the run cannot go on.
         FileExistsError: the run directory holds another run.
         ConfigError: the exporter's port is taken.
     """
+    batches = None
+    if recording is not None:
+        config, batches = for_recording(config, recording)
     registry = CollectorRegistry()
     with exporter(config.metrics, registry) as address:
         directory = RunDirectory(config, overwrite=overwrite)
@@ -36,7 +49,13 @@ def launch(config: Config, *, overwrite: bool = False, quiet: bool = False) -> d
             directory.write_json(TARGETS, targets(config.run.name, address))
         _start_ray()
         try:
-            return asyncio.run(_supervised(config, directory, progress, RunMetrics(registry)))
+            topology = Topology(config, directory.path)
+            run: Run | OfflineRun
+            if batches is None:
+                run = Run(config, directory, topology, progress, RunMetrics(registry))
+            else:
+                run = OfflineRun(directory, topology, progress, batches)
+            return asyncio.run(_supervised(run, progress))
         finally:
             ray.shutdown()
             progress.close()
@@ -44,10 +63,7 @@ def launch(config: Config, *, overwrite: bool = False, quiet: bool = False) -> d
             directory.close()
 
 
-async def _supervised(
-    config: Config, directory: RunDirectory, progress: Progress, metrics: RunMetrics
-) -> dict[str, Any]:
-    run = Run(config, directory, Topology(config, directory.path), progress, metrics)
+async def _supervised(run: Run | OfflineRun, progress: Progress) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
     asked = 0
 

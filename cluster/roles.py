@@ -47,11 +47,17 @@ class HostedLearner:
         self._config = config
         self._rank = rank
 
-    def load(self, model_path: str, init_method: str) -> None:
-        """Load the director and join the gang."""
+    def load(self, model_path: str, init_method: str, version: int = 0) -> None:
+        """Load the director, which counts as `version`, and join the gang."""
         from learner.learner import Learner
 
-        self._learner = Learner(self._config, model_path, rank=self._rank, init_method=init_method)
+        self._learner = Learner(
+            self._config,
+            model_path,
+            rank=self._rank,
+            init_method=init_method,
+            version=version,
+        )
 
     def step(self, version: int, *batches: pa.RecordBatch | Spilled) -> dict[str, float]:
         """Train on one batch."""

@@ -75,10 +75,10 @@ class Topology:
         self.model_path = str(base)
         return True
 
-    async def load_learner(self) -> None:
-        """Let every learner rank load the director and join the gang."""
+    async def load_learner(self, version: int = 0) -> None:
+        """Let every learner rank load the director, as `version`, and join the gang."""
         meeting = f"tcp://{self._address}:{free_port()}"
-        await asyncio.gather(*(rank.load(self.model_path, meeting) for rank in self.ranks))
+        await asyncio.gather(*(rank.load(self.model_path, meeting, version) for rank in self.ranks))
 
     async def start_sampler(self, name: str) -> Remote:
         """Bring up one engine and warm it; it still has the director's first weights."""
@@ -95,6 +95,11 @@ class Topology:
         )
         await sampler.warm_up(_WARM_UP_TOKENS)
         return sampler
+
+    async def start_ranks(self) -> None:
+        """Start the learner's ranks, yet empty, and nothing else."""
+        self.ranks = [self._start_rank(rank) for rank in range(self._config.learner.ranks)]
+        await asyncio.gather(*(_ready(rank.handle.__ray_ready__) for rank in self.ranks))
 
     async def start_others(self) -> None:
         """Start the buffer, the learner's ranks (yet empty) and the rollout workers at once."""

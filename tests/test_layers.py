@@ -41,7 +41,7 @@ ALLOWED = {
     "learner": _WFR | {"learner", "peft", "safetensors", "tokenizers", "torch", "transformers"},
     "cluster": _WFR
     | {"actors", "cluster", "learner"}
-    | {"fastapi", "packaging", "psutil", "ray", "rich", "starlette", "tokenizers"}
+    | {"duckdb", "fastapi", "packaging", "psutil", "ray", "rich", "starlette", "tokenizers"}
     | {"torch", "transformers", "typer", "uvicorn"},
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,14 +13,25 @@ from rich.table import Table
 from cluster.console import BAD_INPUT, FAILED, NOT_FIT, AsJson, ConfigFile, Overrides, fail, load
 from cluster.preflight import checks, explain
 from wfr.config import Config, ConfigError
+from wfr.recording import Recording
+from wfr.schema import SchemaVersionError
 
 Overwrite = Annotated[bool, typer.Option(help="Replace the run that the run directory holds.")]
+
+Offline = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="JOURNAL",
+        help="Train on a journal alone; given a run directory, repeat that run's batches.",
+    ),
+]
 
 
 def train(
     config: ConfigFile,
     overrides: Overrides = None,
     overwrite: Overwrite = False,
+    offline: Offline = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a director: sample, act, learn and publish, all at once.
@@ -30,14 +42,16 @@ def train(
     Examples:
       wfr train cluster/configs/quickstart.yaml
       wfr train cluster/configs/quickstart.yaml --set buffer.max_lag=0 --set run.name=synchronous
+      wfr train cluster/configs/quickstart.yaml --set run.name=again --offline runs/quickstart
     """
     settings = load(config, overrides)
+    recording = _recording(offline)
     _preflight(settings, overwrite=overwrite)
     from cluster.launch import launch
     from cluster.run import RunFailedError
 
     try:
-        summary = launch(settings, overwrite=overwrite, quiet=as_json)
+        summary = launch(settings, overwrite=overwrite, quiet=as_json, recording=recording)
     except FileExistsError as error:
         fail(BAD_INPUT, str(error))
     except ConfigError as error:
@@ -45,6 +59,15 @@ def train(
     except RunFailedError as error:
         fail(FAILED, str(error))
     _show(summary, as_json=as_json)
+
+
+def _recording(offline: Path | None) -> Recording | None:
+    if offline is None:
+        return None
+    try:
+        return Recording(offline)
+    except (ConfigError, SchemaVersionError) as error:
+        fail(BAD_INPUT, f"--offline: {error}")
 
 
 def _preflight(config: Config, *, overwrite: bool) -> None:
@@ -59,6 +82,12 @@ def _preflight(config: Config, *, overwrite: bool) -> None:
 def _show(summary: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
+        return
+    if summary.get("offline"):
+        typer.echo(
+            f"run {summary['name']}: {summary['status']}, {summary['steps']} of "
+            f"{summary['batches']} recorded batches, lag at most {summary['max_lag_seen']}"
+        )
         return
     if "em_before" not in summary:
         typer.echo(f"run {summary['name']}: stopped before it began to train")

@@ -1,0 +1,133 @@
+"""An offline run: a learner alone, trained on what another run has recorded.
+
+No sampler, no worker, no buffer. Given the directory of a run it repeats that run's batches in
+order, which is how a step is debugged; given a journal alone it trains on what is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import ray
+
+from cluster.progress import Progress
+from cluster.run import RunFailedError
+from cluster.run_directory import RunDirectory
+from cluster.samplers import gist
+from cluster.topology import Topology
+from wfr.config import Config
+from wfr.protocols import PeerLostError
+from wfr.recording import RecordedBatch, Recording
+
+
+def for_recording(config: Config, recording: Recording) -> tuple[Config, list[RecordedBatch]]:
+    """The configuration and the batches of an offline run.
+
+    The director is the one that the recorded run began with, unless `model.path` names another; the
+    lag bound is the largest lag in the recording.
+
+    Raises:
+        ConfigError: the recording does not give a single batch.
+    """
+    batches = recording.batches(config.train.groups_per_batch, config.buffer.min_scored)
+    batches = batches[: config.train.steps]
+    model = config.model
+    if model.path is None and recording.director is not None:
+        model = model.model_copy(update={"path": str(recording.director.resolve())})
+    lag = max((batch.max_lag for batch in batches), default=0)
+    buffer = config.buffer.model_copy(update={"max_lag": max(lag, config.buffer.max_lag)})
+    return config.model_copy(update={"model": model, "buffer": buffer}), batches
+
+
+class OfflineRun:
+    """One pass over recorded batches."""
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        topology: Topology,
+        progress: Progress,
+        batches: list[RecordedBatch],
+    ) -> None:
+        """Train on `batches` with the learner ranks of `topology`."""
+        self._directory = directory
+        self._topology = topology
+        self._progress = progress
+        self._batches = batches
+        self._steps = 0
+        self._stop = False
+
+    def stop(self) -> None:
+        """Finish the step under way, write a checkpoint, and end."""
+        self._stop = True
+
+    async def execute(self) -> dict[str, Any]:
+        """Everything; returns the summary that is also written to `summary.json`.
+
+        Raises:
+            RunFailedError: with the reason.
+        """
+        started = time.monotonic()
+        summary: dict[str, Any] = {"name": self._directory.path.name, "status": "failed"}
+        try:
+            await self._start()
+            for batch in self._batches:
+                if self._stop:
+                    break
+                await self._step(batch)
+            await self._checkpoint()
+            summary["status"] = "stopped" if self._stop else "done"
+        except (PeerLostError, ValueError, FloatingPointError) as error:
+            summary["reason"] = gist(error)
+            raise RunFailedError(gist(error)) from error
+        finally:
+            summary |= {
+                "offline": True,
+                "steps": self._steps,
+                "batches": len(self._batches),
+                "max_lag_seen": max((b.max_lag for b in self._batches[: self._steps]), default=0),
+                "wall_seconds": round(time.monotonic() - started, 1),
+            }
+            self._directory.write_json("summary.json", summary)
+            await self._topology.shutdown()
+        return summary
+
+    async def _start(self) -> None:
+        self._progress.phase(f"starting the learner, {len(self._batches)} recorded batches")
+        await self._topology.find_director()
+        await self._topology.start_ranks()
+        await self._topology.warm_director(self._progress)
+        await self._topology.load_learner(self._batches[0].version if self._batches else 0)
+        self._progress.phase("training on the recording")
+
+    async def _step(self, batch: RecordedBatch) -> None:
+        refs = [ray.put(group) for group in batch.groups]
+        results = await asyncio.gather(
+            *(rank.step(batch.version, *refs) for rank in self._topology.ranks)
+        )
+        self._steps += 1
+        metrics = results[0]
+        self._directory.log(
+            {
+                "kind": "step",
+                "time": time.time(),
+                "step": self._steps,
+                "version": batch.version + 1,
+                **metrics,
+                "lag/max": batch.max_lag,
+                "groups": [int(group.column("group_id")[0].as_py()) for group in batch.groups],
+            }
+        )
+        self._progress.note(
+            f"step {self._steps}/{len(self._batches)}  reward {metrics['reward/mean']:+.2f}  "
+            f"{metrics['learner/step_seconds']:.2f} s"
+        )
+
+    async def _checkpoint(self) -> None:
+        version = self._batches[0].version + self._steps if self._batches else 0
+        target = self._directory.checkpoint(version)
+        state = {"run": self._directory.path.name, "steps": self._steps, "offline": True}
+        await asyncio.gather(*(rank.save(str(target), state) for rank in self._topology.ranks))
+        self._progress.note(f"checkpoint {target}")
