@@ -304,7 +304,7 @@ class _Peak:
 def _store_bytes() -> int:
     from ray._private.internal_api import node_stats
 
-    (node,) = ray.nodes()
+    (node,) = ray.nodes()  # type: ignore[no-untyped-call]
     address = node["NodeManagerAddress"], node["NodeManagerPort"]
     stats: Any = node_stats(*address)  # type: ignore[no-untyped-call]
     return int(stats.store_stats.object_store_bytes_used)
