@@ -25,6 +25,7 @@ from benchmarks.buffer_sides import AT_ONCE, Consumer, Index, MeasuredBuffer, Pr
 from benchmarks.harness import Figure, Result, at_least, at_most, figure, interleave, ratio
 from cluster.remote import Remote, host
 from wfr.selection import Rules
+from wfr.simulation import FakeCluster, groups_per_second
 
 _OPTIONS = {"num_cpus": 0, "max_concurrency": 1000}
 _GIB = 2**30
@@ -65,7 +66,7 @@ class _Measurement:
         transfer_queue.init()
         figures = [*self._put_and_take(), *self._reading()]
         transfer_queue.close()
-        figures += [*self._many_producers(), *self._index(), *self._spilling()]
+        figures += [*self._many_producers(), *self._index(), *self._spilling(), *_shards()]
         return Result(
             figures,
             setup={
@@ -279,6 +280,20 @@ class _Measurement:
             ),
             figure("private memory of the buffer's process after it", private, "MiB"),
         ]
+
+
+def _shards() -> list[Figure]:
+    one = groups_per_second(FakeCluster(), 1)
+    note = f"virtual time, a call occupies a shard for {FakeCluster().call_s * 1e3:g} ms"
+    return [
+        figure(
+            f"groups per second, {shards} shards ÷ 1 (simulated)",
+            [groups_per_second(FakeCluster(), shards) / one],
+            "×",
+            note=note,
+        )
+        for shards in (2, 4)
+    ]
 
 
 class _Peak:

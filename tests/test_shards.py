@@ -14,6 +14,7 @@ from wfr.buffer import BufferClosedError, ReplayBuffer
 from wfr.groups import GroupMeta
 from wfr.selection import Rules
 from wfr.shards import ShardedBuffer, shares
+from wfr.simulation import FakeCluster, groups_per_second
 
 
 def sharded(max_lag, groups_per_batch, shards):
@@ -124,3 +125,16 @@ def test_a_dead_workers_slots_are_freed_everywhere():
     ids, ledger = asyncio.run(main())
     assert sorted(ids) == [4, 5, 6, 7]
     assert ledger.groups_dropped == {"worker_lost": 4}
+
+
+def test_throughput_grows_with_the_shards_until_the_slots_are_the_limit():
+    """In virtual time, so the numbers are exact: a call occupies its shard for half a millisecond.
+
+    A group costs a shard two calls, so one shard serves 1000 groups a second at most.
+    """
+    rates = {shards: groups_per_second(FakeCluster(), shards, steps=30) for shards in (1, 2, 4)}
+    assert 700 < rates[1] < 1000
+    assert rates[2] > 1.6 * rates[1]
+    assert rates[4] > 1.7 * rates[2]
+    tight = FakeCluster(max_lag=1)  # 256 slots, a group holds one for 0.2 s: 1280 a second at most
+    assert rates[1] * 0.6 < groups_per_second(tight, 4, steps=10) < 1280

@@ -54,7 +54,12 @@ class ShardedBuffer:
         done, _ = await asyncio.wait(requests.values(), return_when=asyncio.FIRST_COMPLETED)
         # The oldest first: a shard whose slots come fast must not starve another.
         index = min((i for i, r in requests.items() if r in done), key=lambda i: _age(requests[i]))
-        return requests.pop(index).result()
+        try:
+            return requests.pop(index).result()
+        except Exception:  # the shards are closed, or one has died: nobody will ask for the others
+            for request in requests.values():
+                request.add_done_callback(_note)
+            raise
 
     async def add(self, group_id: int, ref: Any, meta: GroupMeta) -> bool:
         """Hand in a finished group."""
@@ -123,6 +128,12 @@ async def _call(method: Callable[..., Awaitable[T] | T], *args: Any) -> T:
     """Await the method of a shard in another process, or call that of one in this process."""
     result = method(*args)
     return await result if isinstance(result, Awaitable) else result
+
+
+def _note(request: asyncio.Future[Admission]) -> None:
+    """Take notice of an error that nobody will ask for."""
+    if not request.cancelled():
+        request.exception()
 
 
 def _age(request: asyncio.Future[Admission]) -> int:
