@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from actors.places import Places
 from wfr.config import Config
 from wfr.protocols import PeerLostError, Sample, SamplingRequest
 from wfr.trajectory import VersionSpan
@@ -52,7 +53,7 @@ class Sampler:
         )
         # What would only queue inside the engine waits here, so that its salt is still right when
         # the engine schedules it.
-        self._places = asyncio.Semaphore(settings.max_num_seqs)
+        self._places = Places(settings.max_num_seqs)
 
     async def warm_up(self, tokens: Sequence[int]) -> None:
         """Label the weights and sample once, so that no later request pays for the first one."""
@@ -78,7 +79,7 @@ class Sampler:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         tokens = list(request.tokens)
-        async with self._places:
+        async with self._places.hold(request.priority):
             # The salt keeps a prefix computed by older weights away from requests after an update.
             prompt = TokensPrompt(prompt_token_ids=tokens, cache_salt=f"epoch-{self._epoch}")
             try:

@@ -187,9 +187,13 @@ class RolloutWorker:
             wasted[trajectory.stop_reason.value] += trajectory.policy_tokens
 
     def _play(self, task: Task, episode: EpisodeId, limits: Limits) -> Awaitable[Trajectory]:
+        training = not episode.group_id.startswith("eval-")
+        priority = int(episode.group_id) if training else 0
+
         async def sample(request: SamplingRequest) -> Sample:
+            request = dataclasses.replace(request, priority=priority)
             sample = await self._router.sample(str(episode), request)
-            if not episode.group_id.startswith("eval-"):
+            if training:
                 self._tokens_sampled += len(sample.tokens)
             return sample
 

@@ -496,3 +496,14 @@ def test_a_group_of_failures_has_the_admitted_version():
     failed = trajectory(StopReason.PROMPT_TOO_LONG)
     meta = group_meta(Group("g", "t", 6, [failed]), {})
     assert (meta.scored, meta.policy_tokens, meta.oldest_version) == (0, 0, 6)
+
+
+def test_the_oldest_group_is_sampled_first():
+    """Every request carries the id of its group, and an evaluation waits for no training."""
+    sampler = FakeSampler(two_turns)
+    player = worker(sampler)
+    play_groups(player, count=2)
+    assert {request.priority for request in sampler.requests} == {0, 1}
+    sampler.requests.clear()
+    asyncio.run(player.evaluate())
+    assert {request.priority for request in sampler.requests} == {0}

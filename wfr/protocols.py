@@ -25,7 +25,10 @@ class PublishError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SamplingRequest:
-    """Token ids [m] to continue by at most `max_tokens` further ones, or until a stop string."""
+    """Token ids [m] to continue by at most `max_tokens` further ones, or until a stop string.
+
+    Where an engine has more requests than places, the smallest `priority` is served first.
+    """
 
     tokens: Sequence[int]
     max_tokens: int
@@ -33,6 +36,7 @@ class SamplingRequest:
     temperature: float
     top_p: float = 1.0
     seed: int | None = None
+    priority: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
