@@ -178,12 +178,12 @@ class _Measurement:
     # ---- many producers
 
     def _many_producers(self) -> list[Figure]:
-        each = 4 if self._quick else 24
-        every = 0.2 if self._quick else 4.0
+        each = 4 if self._quick else 8
+        every = 0.2 if self._quick else 3.0
         values: dict[str, list[float]] = {"paced": [], "saturated": []}
         for turn in range(1 + (1 if self._quick else 3)):
             for name, pause in (("paced", every), ("saturated", 0.0)):
-                seconds = self._latencies(each if pause else max(2, each // 4), pause)
+                seconds = self._latencies(each if pause else max(2, each // 2), pause)
                 if turn:
                     values[name].append(float(np.percentile(seconds, 99)) * 1e3)
         rate = 64 / every

@@ -156,6 +156,7 @@ def test_a_second_batch_may_be_taken_before_the_first_is_published():
         ("take", 1, 1, None),
         ("drop", 3, 4, "incomplete"),
         ("drop", 4, 4, None),
+        ("wait", 3, 4, "incomplete"),
     ],
 )
 def test_groups_without_enough_siblings_are_discarded_and_free_their_slot(

@@ -259,6 +259,19 @@ def test_retries_end_and_the_sibling_is_set_aside():
     assert meta.discarded == {"backend_failed": 7 + TOKENS}
 
 
+def test_an_incomplete_group_can_be_waited_for():
+    sections = {
+        "rollout": {"group_size": 2, "episode_retries": 0},
+        "buffer": {"incomplete_groups": "wait"},
+    }
+    broken = [FakeEnvironment(DOWN), None, FakeEnvironment(DOWN), FakeEnvironment(DOWN)]
+    buffer, _ = play_groups(worker(FakeSampler(two_turns), broken, **sections), incomplete="wait")
+    (meta,) = buffer.metas
+    assert (meta.siblings, meta.scored, meta.policy_tokens) == (2, 2, 2 * TOKENS)
+    assert meta.discarded == {"backend_failed": 3 * 7}
+    assert (meta.size > 0, meta.spread) == (True, 0.0)
+
+
 def test_a_bug_in_the_environment_is_not_played_again():
     batches = []
     player = worker(FakeSampler(two_turns), [FakeEnvironment(KeyError("x"))], batches.append)
