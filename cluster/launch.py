@@ -11,14 +11,14 @@ import ray
 from prometheus_client import CollectorRegistry
 
 from cluster.exporter import exporter, targets
-from cluster.offline import OfflineRun, for_recording
+from cluster.offline import OfflineRun
 from cluster.progress import Progress
 from cluster.run import Run
 from cluster.run_directory import TARGETS, RunDirectory
 from cluster.topology import Topology
 from wfr.config import Config
 from wfr.metrics import RunMetrics
-from wfr.recording import Recording
+from wfr.recording import Recording, for_recording
 
 
 def launch(

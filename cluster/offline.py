@@ -17,28 +17,8 @@ from cluster.run import RunFailedError
 from cluster.run_directory import RunDirectory
 from cluster.samplers import gist
 from cluster.topology import Topology
-from wfr.config import Config
 from wfr.protocols import PeerLostError
-from wfr.recording import RecordedBatch, Recording
-
-
-def for_recording(config: Config, recording: Recording) -> tuple[Config, list[RecordedBatch]]:
-    """The configuration and the batches of an offline run.
-
-    The director is the one that the recorded run began with, unless `model.path` names another; the
-    lag bound is the largest lag in the recording.
-
-    Raises:
-        ConfigError: the recording does not give a single batch.
-    """
-    batches = recording.batches(config.train.groups_per_batch, config.buffer.min_scored)
-    batches = batches[: config.train.steps]
-    model = config.model
-    if model.path is None and recording.director is not None:
-        model = model.model_copy(update={"path": str(recording.director.resolve())})
-    lag = max((batch.max_lag for batch in batches), default=0)
-    buffer = config.buffer.model_copy(update={"max_lag": max(lag, config.buffer.max_lag)})
-    return config.model_copy(update={"model": model, "buffer": buffer}), batches
+from wfr.recording import RecordedBatch
 
 
 class OfflineRun:

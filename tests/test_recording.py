@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from cluster.cli import app
-from cluster.offline import for_recording
 from wfr.config import ConfigError, parse_config
 from wfr.journal import Journal
-from wfr.recording import Recording, read_table
+from wfr.recording import Recording, for_recording, read_table
 from wfr.schema import to_batch
 from wfr.trajectory import Group, Message, StopReason, Trajectory, Turn, TurnKind, VersionSpan
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wfr.columns import GroupView, view
-from wfr.config import ConfigError
+from wfr.config import Config, ConfigError
 from wfr.journal import read_journal
 from wfr.schema import SCHEMA
 
@@ -116,6 +116,25 @@ class Recording:
     def _batch(version: int, groups: Sequence[pa.RecordBatch]) -> RecordedBatch:
         oldest = min(_oldest(view(group)) for group in groups)
         return RecordedBatch(version, groups, version - min(version, oldest))
+
+
+def for_recording(config: Config, recording: Recording) -> tuple[Config, list[RecordedBatch]]:
+    """The configuration and the batches of an offline run.
+
+    The director is the one that the recorded run began with, unless `model.path` names another; the
+    lag bound is the largest lag in the recording.
+
+    Raises:
+        ConfigError: the recording does not give a single batch.
+    """
+    batches = recording.batches(config.train.groups_per_batch, config.buffer.min_scored)
+    batches = batches[: config.train.steps]
+    model = config.model
+    if model.path is None and recording.director is not None:
+        model = model.model_copy(update={"path": str(recording.director.resolve())})
+    lag = max((batch.max_lag for batch in batches), default=0)
+    buffer = config.buffer.model_copy(update={"max_lag": max(lag, config.buffer.max_lag)})
+    return config.model_copy(update={"model": model, "buffer": buffer}), batches
 
 
 def read_batches(journal: str | Path) -> Iterator[pa.RecordBatch]:
