@@ -23,7 +23,7 @@ from cluster.preflight.machine import (
     port_checks,
     shared_memory_check,
 )
-from cluster.preflight.run import differences, directory_check, task_check
+from cluster.preflight.run import differences, directory_check, operator_check, task_check
 from wfr.config import Config, parse_config
 
 NEED = Footprint(memory=6 * GIB, shared_memory=GIB // 4, disk=GIB)
@@ -254,6 +254,13 @@ def test_tasks_are_read(tmp_path):
     assert "absent.jsonl" in absent.detail
 
 
+def test_an_operator_that_is_not_there_is_named(tmp_path):
+    assert operator_check(config()).ok
+    absent = operator_check(config(environment={"pool": ["Search", "Serch"]}))
+    assert not absent.ok
+    assert "does not know Serch" in absent.detail
+
+
 def test_new_and_same_run_directories_pass(tmp_path):
     mine = config(tmp_path)
     assert directory_check(mine).ok
@@ -308,7 +315,7 @@ def test_every_question_is_asked_of_this_machine(tmp_path, monkeypatch):
         "sandbox",
     ):
         assert name in names
-    assert names[-3:] == ["model", "tasks", "run directory"]
+    assert names[-4:] == ["model", "tasks", "operators", "run directory"]
 
 
 def test_on_a_cluster_the_drivers_memory_is_not_asked(tmp_path, monkeypatch):

@@ -14,6 +14,8 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from wfr.yaml_lines import key_lines, line_of
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; the text says which key, which value, what to do."""
@@ -599,21 +601,28 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, apply `a.b=value` overrides, and check the result.
 
     Raises:
-        ConfigError: naming the file, each offending key, its value and what is allowed.
+        ConfigError: naming the file, each offending key, its line, its value and what is allowed.
     """
     values = _read_yaml(Path(path))
     for override in overrides:
         _apply(values, override)
-    return parse_config(values, source=str(path))
+    lines = dict(key_lines(Path(path).read_text(encoding="utf-8")))
+    for override in overrides:  # what is set does not come from the file
+        lines[tuple(override.partition("=")[0].strip().split("."))] = 0
+    return parse_config(values, source=str(path), lines=lines)
 
 
-def parse_config(values: Mapping[str, Any], source: str = "configuration") -> Config:
-    """Check a nested mapping; raises ConfigError as `load_config` does."""
+def parse_config(
+    values: Mapping[str, Any],
+    source: str = "configuration",
+    lines: Mapping[tuple[str | int, ...], int] = types.MappingProxyType({}),
+) -> Config:
+    """Check a nested mapping whose keys stand on `lines`; raises ConfigError as `load_config`."""
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(item) for item in error.errors()]
-        raise ConfigError(f"{source}:\n  " + "\n  ".join(lines)) from None
+        faults = [_explain(item) + _place(item["loc"], lines) for item in error.errors()]
+        raise ConfigError(f"{source}:\n  " + "\n  ".join(faults)) from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -671,6 +680,11 @@ def _explain(error: Any) -> str:
     if error["type"] == "value_error":
         return message if key == "(whole file)" else f"{key}: {message}"
     return f"{key}={error['input']!r}: {message}"
+
+
+def _place(location: Sequence[int | str], lines: Mapping[tuple[str | int, ...], int]) -> str:
+    line = line_of(location, lines)
+    return f" (line {line})" if line else ""
 
 
 def _siblings(location: Sequence[int | str]) -> list[str]:

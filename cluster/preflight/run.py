@@ -9,6 +9,7 @@ from typing import Any
 
 from cluster.preflight.check import Check
 from wfr.config import Config
+from wfr.operators.library import LibraryError, pool_names
 from wfr.tasks.registry import make_source
 
 _SHOWN = 6
@@ -30,6 +31,22 @@ def task_check(config: Config) -> Check:
         ok,
         found,
         "set tasks.path and tasks.format to a benchmark's file, or tasks.held_out",
+    )
+
+
+def operator_check(config: Config) -> Check:
+    """Every operator of the pool is there, a user's own included, and is consistent."""
+    try:
+        names = pool_names(config.environment.pool)
+    except LibraryError as error:
+        ok, found = False, str(error)
+    else:
+        ok, found = True, ", ".join(names)
+    return Check(
+        "operators",
+        ok,
+        found,
+        "in environment.pool name a preset, or operators as the message says",
     )
 
 

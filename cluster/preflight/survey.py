@@ -6,7 +6,7 @@ from cluster.preflight.check import Check
 from cluster.preflight.director import model_checks
 from cluster.preflight.installation import installation_checks
 from cluster.preflight.machine import machine_checks
-from cluster.preflight.run import directory_check, task_check
+from cluster.preflight.run import directory_check, operator_check, task_check
 from wfr.config import Config
 
 
@@ -23,5 +23,6 @@ def checks(config: Config, *, overwrite: bool = False) -> list[Check]:
         *machine_checks(config),
         *model_checks(config.model.path),
         task_check(config),
+        operator_check(config),
         directory_check(config, overwrite=overwrite),
     ]
