@@ -1,0 +1,1 @@
+"""Evaluation: predictions, honest intervals, comparisons, tables, and policies to compare with."""
