@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
@@ -100,7 +101,7 @@ class Rollout:
             if self._budget(recorder) < 1:
                 raise WorldFailureError(StopReason.PROMPT_TOO_LONG, self._too_long(recorder))
             ended = await self._play(recorder)
-            reward, answer = self._environment.reward(), self._environment.answer()
+            reward, answer = self._scored()
             reason = ended  # only now: an episode that cannot be scored was failed by the world
         except WorldFailureError as failure:
             reason, error = failure.reason, failure.message
@@ -153,6 +154,14 @@ class Rollout:
                 return step.stop_reason
             if not fits:
                 return self._out_of_tokens()
+
+    def _scored(self) -> tuple[Reward, str]:
+        reward = self._environment.reward()
+        if not math.isfinite(reward.total):
+            raise ValueError(
+                f"the environment's reward is {reward.total}, its parts {reward.parts}"
+            )
+        return reward, self._environment.answer()
 
     async def _sample_turn(self, recorder: Recorder) -> str:
         """Sample until the turn is complete or a token budget is spent: `stop` or `length`."""

@@ -19,13 +19,15 @@ import pyarrow as pa
 
 from actors.rollout import EpisodeId, Limits, RendererLike, Rollout
 from actors.router import Router
+from wfr.advantage import is_flat
 from wfr.config import Config
 from wfr.environments.base import Environment
 from wfr.groups import Admission, GroupMeta
 from wfr.protocols import Sample, SamplerLike, SamplingRequest
 from wfr.schema import to_batch
+from wfr.soundness import fault
 from wfr.tasks.source import Task, TaskOrder
-from wfr.trajectory import Group, Trajectory
+from wfr.trajectory import Group, StopReason, Trajectory
 
 T = TypeVar("T")
 
@@ -156,8 +158,6 @@ class RolloutWorker:
             self._episode(task, EpisodeId(self._config.run.name, group_id, sibling), limits, wasted)
             for sibling in siblings
         )
-        for trajectory in trajectories:
-            trajectory.check_valid()
         group = Group(group_id, task.id, admission.version, trajectories)
         batch = to_batch(group)
         self._journal(batch)
@@ -176,7 +176,7 @@ class RolloutWorker:
         while True:
             key = dataclasses.replace(episode, attempt=attempt)
             try:
-                trajectory = await self._play(task, key, limits)
+                trajectory = _sound(await self._play(task, key, limits))
             finally:
                 self._router.release(str(key))
             attempt += 1
@@ -285,6 +285,22 @@ def group_meta(group: Group, wasted: Mapping[str, int], size: int = 0) -> GroupM
         discarded=dict(discarded),
         size=size,
         spread=float(np.std([t.reward for t in scored])) if scored else 0.0,
+        flat=is_flat(np.array([t.reward for t in scored])),
+    )
+
+
+def _sound(trajectory: Trajectory) -> Trajectory:
+    """The trajectory; a sampler that reports what is no log-probability has failed it."""
+    trajectory.check_valid()
+    error = "" if trajectory.stop_reason.is_world_failure else fault(trajectory)
+    if not error:
+        return trajectory
+    return dataclasses.replace(
+        trajectory,
+        stop_reason=StopReason.SAMPLER_FAILED,
+        reward=float("nan"),
+        reward_parts={},
+        error=error,
     )
 
 

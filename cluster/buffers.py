@@ -14,7 +14,8 @@ from wfr.shards import shares
 
 def rules(config: Config, groups_per_batch: int) -> Rules:
     """The rules of a buffer that gives so many groups to every batch."""
-    settings = config.buffer
+    settings, objective = config.buffer, config.objective
+    batches = objective.max_resamples if objective.zero_variance == "resample" else 0
     return Rules(
         settings.max_lag,
         groups_per_batch,
@@ -24,6 +25,7 @@ def rules(config: Config, groups_per_batch: int) -> Rules:
         incomplete=settings.incomplete_groups,
         min_scored=settings.min_scored,
         uses=settings.uses,
+        resamples=batches * groups_per_batch,
     )
 
 

@@ -45,21 +45,24 @@ class HostedLearner:
         redirect(Path(run_dir) / "logs", f"learner-{rank}")
         importlib.import_module("learner.learner")
         self._config = config
+        self._run_dir = Path(run_dir)
         self._rank = rank
 
     def load(self, model_path: str, init_method: str, version: int = 0) -> None:
         """Load the director, which counts as `version`, and join the gang."""
         from learner.learner import Learner
 
+        self._refused = Journal(self._run_dir / "refused")
         self._learner = Learner(
             self._config,
             model_path,
             rank=self._rank,
             init_method=init_method,
             version=version,
+            set_aside=self._refused.append,
         )
 
-    def step(self, version: int, *batches: pa.RecordBatch | Spilled) -> dict[str, float]:
+    def step(self, version: int, *batches: pa.RecordBatch | Spilled) -> dict[str, Any]:
         """Train on one batch."""
         return self._learner.step(version, *map(columns_of, batches))
 
@@ -77,6 +80,7 @@ class HostedLearner:
 
     def close(self) -> None:
         """Leave the gang."""
+        self._refused.close()
         self._learner.close()
 
 

@@ -19,13 +19,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.worker import RepeatedFailureError
 from cluster.background import background
 from cluster.evaluation import score
 from cluster.progress import Progress
+from cluster.refusals import Refusals, RepeatedRefusalError
 from cluster.run_directory import RunDirectory
 from cluster.samplers import SamplerPool, gist
 from cluster.summary import Tally, evaluations, tallied, tokens
@@ -36,6 +37,7 @@ from wfr.config import Config
 from wfr.groups import Batch
 from wfr.metrics import RunMetrics
 from wfr.protocols import PeerLostError, PublishError
+from wfr.soundness import BatchRefusedError, Refusal
 
 if TYPE_CHECKING:
     from cluster.topology import Topology
@@ -74,6 +76,7 @@ class Run:
         self._pool = SamplerPool(config.sampler.count, topology.start_sampler)
         self._version = 0
         self._losses_in_a_row = 0
+        self._refusals = Refusals(config.learner.max_refusals, self._record)
 
     def stop(self) -> None:
         """Finish the step under way, write a checkpoint, and end."""
@@ -187,9 +190,17 @@ class Run:
     async def _step(self, batch: Batch[Any]) -> None:
         started = time.monotonic()
         refs = [entry.ref[0] for entry in batch.groups]
-        results = await asyncio.gather(
-            *(rank.step(batch.version, *refs) for rank in self._topology.ranks)
-        )
+        try:
+            results = await asyncio.gather(
+                *(rank.step(batch.version, *refs) for rank in self._topology.ranks)
+            )
+        except BatchRefusedError as error:
+            await self._refuse(batch, error.refusals, stepped=False)
+            return
+        if refused := results[0].pop("refused", ()):
+            await self._refuse(batch, [Refusal(**each) for each in refused], stepped=True)
+        else:
+            self._refusals.none()
         stepped = time.monotonic()
         await self._publish()
         await self._topology.buffer.published(self._version, batch.batch_id)
@@ -201,6 +212,14 @@ class Run:
         self._tally.max_lag_seen = max(self._tally.max_lag_seen, *lags)
         await self._report(batch, results[0], lags, published - stepped)
         await self._periodic()
+
+    async def _refuse(
+        self, batch: Batch[Any], refusals: Sequence[Refusal], *, stepped: bool
+    ) -> None:
+        """Book the groups that could not be trained on; `stepped`: others could."""
+        reasons = {int(refusal.group_id): refusal.reason for refusal in refusals}
+        await self._topology.buffer.refuse(batch.batch_id, reasons, stepped=stepped)
+        self._progress.note(self._refusals.add(batch.version, refusals))
 
     async def _publish(self) -> None:
         """Bring the learner's weights into every sampler; a lost sampler delays, never ends it."""
@@ -358,7 +377,7 @@ _ENDING = (
     RepeatedFailureError,
     PublishError,
     BackendConfigError,
-    FloatingPointError,
+    RepeatedRefusalError,
 )
 _MAX_LOSSES = 3
 _LAST_WORK_S = 10.0

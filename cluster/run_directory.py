@@ -21,6 +21,7 @@ CONTENT = (
     TARGETS,
     "summary.json",
     "journal",
+    "refused",
     "checkpoints",
     "spill",
     "logs",

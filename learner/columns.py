@@ -14,6 +14,24 @@ LOGP_SLACK = 1e-2
 """A log-probability above 0 by no more than this is rounding in some kernel."""
 
 
+class ImpossibleValueError(ValueError):
+    """A recorded column holds what it cannot; `row` and `turn` say where."""
+
+    def __init__(self, message: str, row: int, turn: int) -> None:
+        """Place the fault in `row` and `turn` of the batch."""
+        super().__init__(f"{message} (row {row}, turn {turn})")
+        self.row, self.turn = row, turn
+
+
+class DivergedError(FloatingPointError):
+    """The policy in training has no finite log-probability; `row` and `turn` say where."""
+
+    def __init__(self, message: str, row: int, turn: int) -> None:
+        """Place the fault in `row` and `turn` of the batch."""
+        super().__init__(f"{message} (row {row}, turn {turn})")
+        self.row, self.turn = row, turn
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Columns:
     """Per-token columns, all [T]; every float is 0 where a token does not count.
@@ -75,8 +93,9 @@ def check_values(layout: Layout, **columns: Tensor | None) -> None:
     """Refuse values that a policy token cannot have, naming the column, the row and the turn.
 
     Raises:
-        FloatingPointError: a column of the policy in training is not finite: training diverged.
-        ValueError: a recorded column is not finite, a log-probability is above 0, a lag below.
+        DivergedError: a column of the policy in training is not finite.
+        ImpossibleValueError: a recorded column is not finite, a log-probability is above 0, a lag
+            below.
     """
     for name, column in columns.items():
         if column is None:
@@ -86,9 +105,10 @@ def check_values(layout: Layout, **columns: Tensor | None) -> None:
             token = int(impossible.nonzero()[0])
             value = column[token].item()
             diverged = name in ("logp", "proximal_logp") and not math.isfinite(value)
-            raise (FloatingPointError if diverged else ValueError)(
-                f"{name} is {value} at token {token} "
-                f"(row {int(layout.row[token])}, turn {int(layout.turn[token])})"
+            raise (DivergedError if diverged else ImpossibleValueError)(
+                f"{name} is {value} at token {token}",
+                int(layout.row[token]),
+                int(layout.turn[token]),
             )
 
 

@@ -12,7 +12,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -20,6 +20,8 @@ from torch import nn
 from learner.attention import check_attention
 from learner.metric_sums import MetricSums
 from wfr.config import LearnerConfig
+
+T = TypeVar("T")
 
 
 class Engine:
@@ -93,12 +95,21 @@ class Engine:
             self._engine.step()  # counts the micro-batch; no update before the boundary
 
     def step(self) -> float:
-        """Clip, update, clear; returns the gradient's norm before clipping."""
+        """Clip, update, clear; returns the gradient's norm before clipping.
+
+        Where the gradient of any rank is not finite it is thrown away on all of them: no weight and
+        no moment changes, and the norm that comes back is infinite.
+        """
         lr = learning_rate(self._config, self._steps, self._total_steps)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         norm = self._unpartitioned_norm() if self._config.zero_stage == 0 else None
+        if norm is not None and not math.isfinite(norm):
+            self._engine.zero_grad()  # ZeRO refuses such a gradient itself; stage 0 does not
+            return math.inf
         self._engine.step()
+        if not self._engine.was_step_applied():
+            return math.inf
         self._steps += 1
         return float(self._engine.get_global_grad_norm() if norm is None else norm)
 
@@ -137,6 +148,18 @@ class Engine:
         torch.distributed.all_reduce(sums, torch.distributed.ReduceOp.SUM)
         torch.distributed.all_reduce(extremes, torch.distributed.ReduceOp.MAX)
         return dataclasses.replace(metrics, sums=sums, extremes=extremes)
+
+    def total(self, count: int) -> int:
+        """Sum a count over ranks."""
+        counts = torch.tensor(count, device=self.device)
+        torch.distributed.all_reduce(counts, torch.distributed.ReduceOp.SUM)
+        return int(counts)
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, which is pickled: for what is small or rare."""
+        values: list[Any] = [None] * self._ranks
+        torch.distributed.all_gather_object(values, value)
+        return values
 
     def close(self) -> None:
         """Leave the gang; without it the process ends in SIGABRT."""

@@ -6,9 +6,12 @@ denominators need no communication. Plain class with blocking methods; `cluster`
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
+import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +21,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from learner.checkpoint import Adapter, save_checkpoint
+from learner.columns import DivergedError, ImpossibleValueError
 from learner.engine import Engine
 from learner.interpolation import interpolate
 from learner.lora import adapt, adapter_weights, without_adapter
+from learner.m2po import second_moment_cut
 from learner.metric_sums import MetricSums
-from learner.objectives import policy_loss
+from learner.objectives import policy_loss, second_moments
 from learner.packing import PackedBatch, Row, denominators, pack, plan
 from learner.policy import Policy
 from learner.publisher import EngineSource, Publisher, SamplersClient
@@ -31,6 +36,7 @@ from wfr.advantage import GroupAdvantage, advantages
 from wfr.columns import GroupView, view
 from wfr.config import Config
 from wfr.protocols import PeerLostError, PublishError, TransferGroup
+from wfr.soundness import BatchRefusedError, Refusal, fault
 
 
 class Learner:
@@ -44,11 +50,16 @@ class Learner:
         rank: int = 0,
         init_method: str = "tcp://127.0.0.1:29400",
         version: int = 0,
+        set_aside: Callable[[pa.RecordBatch], None] | None = None,
     ) -> None:
-        """Load the director in `model_path` and join the gang; `version` is what it counts as."""
+        """Load the director in `model_path` and join the gang; `version` is what it counts as.
+
+        `set_aside` gets every group that cannot be trained on.
+        """
         torch.set_num_threads(config.learner.threads)
         torch.manual_seed(config.run.seed)
         self._config = config
+        self._set_aside = set_aside
         self._rank = rank
         self._ranks = config.learner.ranks
         self._source = Path(model_path)
@@ -79,30 +90,59 @@ class Learner:
         self._probe = self._make_probe() if config.learner.snapshots.mib else None
         self._publisher = Publisher(self._engine, model, rank)
 
-    def step(self, version: int, *batches: pa.RecordBatch) -> dict[str, float]:
+    def step(self, version: int, *batches: pa.RecordBatch) -> dict[str, Any]:
         """Train on one batch of groups under `version`; the weights become version + 1.
 
+        Groups whose records are not sound are left out. A minibatch whose loss or gradient is not
+        finite, or in which every token is masked, is left out whole; weights and moments stay as
+        they were.
+
         Returns:
-            Metrics of the step, equal on all ranks; times are seconds.
+            Metrics of the step, equal on all ranks; times are seconds. Under `refused`, if there
+            are any, the groups that were left out, each a `Refusal` as a mapping.
 
         Raises:
-            ValueError: `version` is not the learner's, or a trajectory exceeds the lag bound.
-            FloatingPointError: the gradient is not finite.
+            BatchRefusedError: nothing of the batch could be trained on; the version stays.
+            ValueError: an empty batch, `version` is not the learner's, or a trajectory exceeds the
+                lag bound.
         """
         if version != self._version:
             raise ValueError(f"asked to train version {version}, but holds {self._version}")
+        if not batches:
+            raise ValueError(f"version {version}: an empty batch; a step needs at least one group")
         started = time.perf_counter()
         groups = [view(batch) for batch in batches]
-        compared = advantages(groups, self._config.objective.advantage)
-        shares = self._split(list(map(self._rows, groups, compared)))
-        metrics = self._measure([row for rows in shares for row in rows])
+        refused = {refusal.group_id: refusal for refusal in map(_unsound, groups) if refusal}
+        sound = [group for group in groups if group.group_id not in refused]
+        compared = advantages(sound, self._config.objective.advantage)
+        rows = {
+            group.group_id: self._rows(group, values)
+            for group, values in zip(sound, compared, strict=True)
+        }
+        shares = self._split([rows.get(group.group_id, []) for group in groups])
+        measured = self._measure([row for share in shares for row in share])
         proximal = self._proximal(shares)
-        for index, rows in enumerate(shares):
-            if any(rows):
-                metrics |= self._update(rows, proximal[index])
+        metrics: dict[str, Any] = {}
+        for index, share in enumerate(shares):
+            if share:
+                outcome = self._update(share, proximal[index])
+                metrics = outcome.metrics or metrics
+                refused |= outcome.refused
+        if not metrics:
+            for group in sound:
+                equal = Refusal(group.group_id, "zero_variance", "its rewards are all equal")
+                refused.setdefault(group.group_id, equal)
+        self._keep_aside(groups, batches, refused)
+        if not metrics:
+            raise BatchRefusedError(list(refused.values()))
+        metrics = measured | metrics
         self._version += 1
         metrics |= _summary(groups, shares)
+        flat = sum(values.zero_variance for values in compared)
+        metrics["batch/zero_variance_ratio"] = flat / len(groups)
         metrics["learner/step_seconds"] = time.perf_counter() - started
+        if refused:
+            metrics["refused"] = [dataclasses.asdict(refusal) for refusal in refused.values()]
         return metrics
 
     def connect(self, group: TransferGroup, client: SamplersClient) -> None:
@@ -169,6 +209,18 @@ class Learner:
             copies = {name: part.detach().cpu().clone() for name, part in parts.items()}
         return Adapter(copies, self._lora, str(self._source))
 
+    def _keep_aside(
+        self,
+        groups: Sequence[GroupView],
+        batches: Sequence[pa.RecordBatch],
+        refused: Container[str],
+    ) -> None:
+        if self._rank or self._set_aside is None:
+            return
+        for group, batch in zip(groups, batches, strict=True):
+            if group.group_id in refused:
+                self._set_aside(batch)
+
     def _rows(self, group: GroupView, advantage: GroupAdvantage) -> list[Row]:
         """The rows of one group that take part; asserts the staleness bound where it matters."""
         if advantage.zero_variance and self._config.objective.zero_variance == "drop":
@@ -223,34 +275,83 @@ class Learner:
     def _score(self, batches: Sequence[PackedBatch]) -> list[Tensor]:
         return [self._forward(batch)[0] for batch in batches]
 
-    def _update(self, rows: Sequence[Row], proximal: list[Tensor] | None) -> dict[str, float]:
-        """One optimizer step over all micro-batches of all ranks."""
+    def _update(self, rows: Sequence[Row], proximal: list[Tensor] | None) -> _Outcome:
+        """One optimizer step over all micro-batches of all ranks, or the reasons for none.
+
+        A fault is turned into a gradient that is NaN: ranks go on meeting in their collectives, and
+        together they throw the step away.
+        """
         total = denominators(rows)
         batches = self._mine(rows)
+        cut = self._moment_cut(batches, proximal)
         references = self._referred(batches)
+        faults: list[str] = []
+        kept = 0
         sums: MetricSums | None = None
         for index, batch in enumerate(batches):
             logp, entropy = self._forward(batch)
-            loss = policy_loss(
-                logp=logp,
-                proximal_logp=self._proximal_logp(batch, logp, proximal, index),
-                behaviour_logp=batch.behaviour_logp,
-                reference_logp=references[index],
-                advantage=batch.advantage,
-                turn_id=batch.turn_id,
-                row_id=batch.row_id,
-                turn_lag=batch.turn_lag,
-                config=self._config.objective,
-                denominators=total,
-                entropy=entropy,
-            )
-            self._engine.backward(loss.loss, last=index == len(batches) - 1)
-            sums = loss.metrics if sums is None else sums + loss.metrics
+            loss = logp.sum() * math.nan
+            try:
+                result = policy_loss(
+                    **self._columns(batch, logp, proximal, index),
+                    reference_logp=references[index],
+                    config=self._config.objective,
+                    denominators=total,
+                    entropy=entropy,
+                    moment_cut=cut,
+                )
+            except (DivergedError, ImpossibleValueError) as error:
+                where = f"trajectory {batch.names[error.row]}, turn {error.turn}"
+                faults.append(f"{where}: {error}")
+            else:
+                loss, kept = result.loss, kept + int(result.kept)
+                sums = result.metrics if sums is None else sums + result.metrics
+            last = index == len(batches) - 1
+            if last and not (kept := self._engine.total(kept)):
+                loss = logp.sum() * math.nan  # a step of momentum alone teaches nothing
+            self._engine.backward(loss, last=last)
         norm = self._engine.step()
-        if norm != norm or norm == float("inf"):
-            raise FloatingPointError(f"the gradient's norm is {norm} at version {self._version}")
+        if not math.isfinite(norm):
+            return self._refuse(rows, faults, kept)
         assert sums is not None
-        return {**self._engine.reduce(sums).values(), "learner/grad_norm": norm}
+        return _Outcome({**self._engine.reduce(sums).values(), "learner/grad_norm": norm}, {})
+
+    def _refuse(self, rows: Sequence[Row], faults: list[str], kept: int) -> _Outcome:
+        """Say why no step was taken, in the same words on every rank."""
+        texts = [text for rank in self._engine.gather(faults) for text in rank]
+        reason = "not_finite" if texts or kept else "masked"
+        unnamed = "the gradient is not finite" if kept else "every policy token is masked"
+        detail = "; ".join(texts) or unnamed
+        groups = dict.fromkeys(row.name.rpartition("/")[0] for row in rows)
+        return _Outcome({}, {group: Refusal(group, reason, detail) for group in groups})
+
+    def _moment_cut(
+        self, batches: Sequence[PackedBatch], proximal: list[Tensor] | None
+    ) -> float | None:
+        """M2PO's cut over the whole step, which takes a forward pass of its own."""
+        if self._config.objective.surrogate != "m2po":
+            return None
+        squares = []
+        for index, logp in enumerate(self._score(batches)):
+            columns = self._columns(batches[index], logp, proximal, index)
+            with contextlib.suppress(DivergedError, ImpossibleValueError):  # found again, and named
+                squares.append(second_moments(config=self._config.objective, **columns).cpu())
+        everywhere = [part for rank in self._engine.gather(squares) for part in rank]
+        return second_moment_cut(torch.cat(everywhere), self._config.objective.m2_budget)
+
+    def _columns(
+        self, batch: PackedBatch, logp: Tensor, proximal: list[Tensor] | None, index: int
+    ) -> dict[str, Tensor]:
+        """The columns that every objective reads."""
+        return {
+            "logp": logp,
+            "proximal_logp": self._proximal_logp(batch, logp, proximal, index),
+            "behaviour_logp": batch.behaviour_logp,
+            "advantage": batch.advantage,
+            "turn_id": batch.turn_id,
+            "row_id": batch.row_id,
+            "turn_lag": batch.turn_lag,
+        }
 
     def _proximal_logp(
         self, batch: PackedBatch, logp: Tensor, proximal: list[Tensor] | None, index: int
@@ -278,6 +379,20 @@ class Learner:
                 return self._score(batches)
         with torch.no_grad(), self._engine.autocast():
             return [self._reference(**batch.inputs)[0] for batch in batches]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What came of one minibatch: metrics of its step, or why its groups were refused."""
+
+    metrics: dict[str, float]
+    refused: dict[str, Refusal]
+
+
+def _unsound(group: GroupView) -> Refusal | None:
+    """Why a group cannot be trained on; nothing if it can."""
+    faults = [found for found in map(fault, group.scored) if found]
+    return Refusal(group.group_id, "invalid", "; ".join(faults)) if faults else None
 
 
 def _frozen(policy: Policy) -> Policy:

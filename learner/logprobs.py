@@ -1,25 +1,40 @@
-"""Log-probabilities and entropies of given tokens, from hidden states, in chunks of tokens.
+"""Log-probabilities and entropies of given tokens, from hidden states, in tiles of the logits.
 
     z = W h / τ        log p(y) = z_y − lse(z)        H = lse(z) − Σ_v p_v z_v
 
-The logits of all tokens at once would be [N, V]; here no more than `chunk` rows of them exist, in
-the forward and in the backward pass, which computes them anew:
+The logits of all tokens would be [N, V]. Here no more than one tile of them exists, so many tokens
+by so many words of the vocabulary: the forward pass folds tile after tile into a running maximum m,
+Σ exp(z − m) and Σ exp(z − m) (z − m) of each token (online softmax, arXiv 1805.02867), and the
+backward pass computes each tile anew:
 
     ∂ log p(y) / ∂z_v = 1[v = y] − p_v        ∂H / ∂z_v = −p_v (z_v − lse(z) + H)
+
+It goes through the vocabulary in the outer loop, so that the gradient of the head is complete tile
+by tile and never needs a second copy to add up in.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-CHUNK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 27}
+
+class Tile(NamedTuple):
+    """Size of a tile of the logits."""
+
+    tokens: int
+    words: int
+
+
+TILE_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 27}
 """Logits that exist at once: on CPU what stays in a core's cache, on GPU 512 MiB of float32."""
-MIN_CHUNK = 64
-"""Fewest tokens per chunk: below, matrix products are inefficient whatever the vocabulary."""
+TILE_TOKENS = 512
+"""Tokens of a tile where the vocabulary is large; tiles much narrower make products inefficient."""
+_LOWEST = -1e30  # below every logit, and finite: a difference of two is no NaN
 
 
 def token_logprobs(
@@ -28,7 +43,7 @@ def token_logprobs(
     targets: Tensor,
     *,
     temperature: float = 1.0,
-    chunk: int | None = None,
+    tile: Tile | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each target and entropy of the distribution it was drawn from.
 
@@ -37,36 +52,41 @@ def token_logprobs(
         weight: [V, D] of the language-model head, tied or not; differentiable.
         targets: int64 [N].
         temperature: τ of the sampler; logits are divided by it.
-        chunk: tokens whose logits exist at once; none: chosen for the device and vocabulary.
+        tile: logits that exist at once; none: chosen for the device and vocabulary.
 
     Returns:
         (log-probabilities [N], entropies [N]) in float32, or float64 if `hidden` is float64;
         products are accumulated in that type too.
     """
-    if chunk is None:
-        chunk = max(MIN_CHUNK, CHUNK_ELEMENTS[hidden.device.type] // len(weight))
+    if tile is None:
+        tile = _tile(len(weight), TILE_ELEMENTS[hidden.device.type])
     logp, entropy = _TokenLogprobs.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, targets, temperature, chunk
+        hidden, weight, targets, temperature, tile
     )
     return logp, entropy
+
+
+def _tile(vocabulary: int, elements: int) -> Tile:
+    """The whole vocabulary by as many tokens as fit, or as many words as fit by TILE_TOKENS."""
+    words = min(vocabulary, elements // TILE_TOKENS)
+    return Tile(elements // words, words)
 
 
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, chunk: int
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, tile: Tile
     ) -> tuple[Tensor, Tensor]:
         real = _real(hidden)
-        head = _operand(weight, real)
         logp, entropy, total = torch.empty(3, len(hidden), dtype=real, device=hidden.device)
-        for part in _chunks(len(hidden), chunk):
-            logits = _product(hidden[part], head.T, real).div_(temperature)
-            total[part] = logits.logsumexp(1)
-            logits -= total[part, None]
-            logp[part] = logits.gather(1, targets[part, None])[:, 0]
-            entropy[part] = -torch.linalg.vecdot(logits.exp(), logits)
+        for part in _slices(len(hidden), tile.tokens):
+            fold = _Fold(targets[part], real)
+            for words in _slices(len(weight), tile.words):
+                logits = _product(hidden[part], weight[words].T, real)
+                fold.add(logits.div_(temperature), words.start)
+            logp[part], entropy[part], total[part] = fold.result()
         ctx.save_for_backward(hidden, weight, targets, total, entropy)
-        ctx.temperature, ctx.chunk = temperature, chunk
+        ctx.temperature, ctx.tile = temperature, tile
         ctx.set_materialize_grads(False)
         return logp, entropy
 
@@ -74,57 +94,116 @@ class _TokenLogprobs(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, total, entropy = ctx.saved_tensors
         real = _real(hidden)
-        head = _operand(weight, real)
-        grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        grad_head = torch.zeros_like(weight, dtype=real) if ctx.needs_input_grad[1] else None
-        for part in _chunks(len(hidden), ctx.chunk):
-            logprobs = _product(hidden[part], head.T, real).div_(ctx.temperature)
-            logprobs -= total[part, None]
-            slopes = [None if grad is None else grad[part, None] for grad in grads]
-            slope = _logit_slope(logprobs, targets[part, None], entropy[part, None], *slopes)
-            slope = slope.div_(ctx.temperature).to(head.dtype)
-            if grad_hidden is not None:
-                grad_hidden[part] = _product(slope, head, real)
+        kind = hidden.dtype if hidden.dtype == weight.dtype else real
+        for_hidden, for_head = ctx.needs_input_grad[:2]
+        grad_hidden = torch.zeros_like(hidden, dtype=real) if for_hidden else None
+        grad_head = torch.empty_like(weight) if for_head else None
+        for words in _slices(len(weight), ctx.tile.words):
+            head = weight[words]
+            grad_words = torch.zeros_like(head, dtype=real) if for_head else None
+            for part in _slices(len(hidden), ctx.tile.tokens):
+                logprobs = _product(hidden[part], head.T, real).div_(ctx.temperature)
+                logprobs -= total[part, None]
+                slopes = [None if grad is None else grad[part, None] for grad in grads]
+                slope = _logit_slope(logprobs, targets[part] - words.start, entropy[part], *slopes)
+                slope = slope.div_(ctx.temperature).to(kind)
+                if grad_hidden is not None:
+                    grad_hidden[part] += _product(slope, head, real)
+                if grad_words is not None:
+                    grad_words += _product(slope.T, hidden[part], real)
             if grad_head is not None:
-                grad_head += _product(slope.T, hidden[part], real)
-        return grad_hidden, None if grad_head is None else grad_head.to(weight.dtype), *[None] * 3
+                grad_head[words] = grad_words
+        return None if grad_hidden is None else grad_hidden.to(hidden.dtype), grad_head, *[None] * 3
+
+
+class _Fold:
+    """Running sums over the tiles of one part of the tokens, each [n]."""
+
+    def __init__(self, targets: Tensor, real: torch.dtype) -> None:
+        self._targets = targets
+        self._top = torch.full(targets.shape, _LOWEST, dtype=real, device=targets.device)
+        self._sum, self._moment, self._target = torch.zeros_like(self._top).repeat(3, 1)
+
+    def add(self, logits: Tensor, start: int) -> None:
+        """Take in the logits [n, words] of the words from `start` on, which are overwritten."""
+        local = self._targets - start
+        inside = (local >= 0) & (local < logits.shape[1])
+        target = logits.gather(1, local.where(inside, 0)[:, None])[:, 0]
+        self._target = target.where(inside, self._target)
+        top = torch.maximum(self._top, logits.amax(1))
+        shift = self._top - top
+        logits -= top[:, None]
+        weights = logits.exp()
+        scale = shift.exp()
+        self._moment = scale * (self._moment + self._sum * shift)
+        self._moment += torch.linalg.vecdot(weights, logits)
+        self._sum = scale * self._sum + weights.sum(1)
+        self._top = top
+
+    def result(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probability of the target, entropy, and lse(z)."""
+        log_sum = self._sum.log()
+        total = self._top + log_sum
+        return self._target - total, log_sum - self._moment / self._sum, total
 
 
 def _logit_slope(
     logprobs: Tensor,
-    targets: Tensor,
+    local: Tensor,
     entropy: Tensor,
     from_logp: Tensor | None,
     from_entropy: Tensor | None,
 ) -> Tensor:
-    """Gradient by the logits [n, V] from those by log-probability and entropy, each [n, 1]."""
+    """Gradient by a tile of logits [n, words] from those by log-probability and entropy, [n, 1].
+
+    `local` [n] are the targets, counted from the first word of the tile; many lie outside.
+    """
     slope = logprobs.exp()
     if from_entropy is not None:
-        logprobs = (logprobs + entropy).mul_(-from_entropy)
+        logprobs = (logprobs + entropy[:, None]).mul_(-from_entropy)
         slope *= logprobs if from_logp is None else logprobs.sub_(from_logp)
     elif from_logp is not None:
         slope *= -from_logp
     else:
         slope.zero_()
-    return slope if from_logp is None else slope.scatter_add_(1, targets, from_logp)
+    if from_logp is not None:
+        inside = (local >= 0) & (local < slope.shape[1])
+        gain = from_logp[:, 0].where(inside, 0)
+        slope.scatter_add_(1, local.where(inside, 0)[:, None], gain[:, None])
+    return slope
 
 
 def _real(hidden: Tensor) -> torch.dtype:
     return torch.float64 if hidden.dtype == torch.float64 else torch.float32
 
 
-def _operand(weight: Tensor, real: torch.dtype) -> Tensor:
-    """Keep reduced formats on CUDA, whose matrix units accumulate them in float32."""
-    return weight if weight.is_cuda else weight.to(real)
-
-
 def _product(left: Tensor, right: Tensor, real: torch.dtype) -> Tensor:
-    """Matrix product accumulated and returned in `real`, whatever autocast is in force."""
+    """Matrix product accumulated and returned in `real`, whatever autocast is in force.
+
+    Reduced formats keep the matrix units that are made for them: on CUDA with a wider result, on
+    CPU by reducing, without any loss, what was reduced before it was widened.
+    """
+    reduced = left.dtype == right.dtype != real
     with torch.autocast(left.device.type, enabled=False):
-        if left.is_cuda and left.dtype == right.dtype != real:
+        if left.is_cuda and reduced:
             return torch.mm(left, right, out_dtype=real)
-        return left.to(real) @ right.to(real)
+        with _bfloat16_units(reduced and left.dtype == torch.bfloat16):
+            return left.to(real) @ right.to(real)
 
 
-def _chunks(total: int, size: int) -> Iterator[slice]:
-    return (slice(start, start + size) for start in range(0, total, size))
+@contextlib.contextmanager
+def _bfloat16_units(wanted: bool) -> Iterator[None]:
+    """Multiply float32 matrices on the CPU as bfloat16, adding up in float32."""
+    if not wanted:
+        yield
+        return
+    matmul = torch.backends.mkldnn.matmul
+    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
+
+
+def _slices(total: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, total)) for start in range(0, total, size))

@@ -53,10 +53,17 @@ ObjectiveLike = ObjectiveConfig | str | Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PolicyLoss:
-    """The scalar to minimise (differentiable) and what to log about it."""
+    """The scalar to minimise, and what to log about it.
+
+    Attributes:
+        loss: differentiable.
+        metrics: sums and extremes that add up over micro-batches and ranks.
+        kept: int64, tokens that counted.
+    """
 
     loss: Tensor
     metrics: MetricSums
+    kept: Tensor
 
 
 def objective(config: ObjectiveLike) -> ObjectiveConfig:
@@ -114,6 +121,45 @@ def policy_loss(  # noqa: PLR0913 (one argument per column of a packed batch, ke
         FloatingPointError: log π_θ or log π_prox is not finite at a policy token.
     """
     settings = objective(config)
+    columns = _read(
+        settings,
+        logp=logp,
+        proximal_logp=proximal_logp,
+        behaviour_logp=behaviour_logp,
+        reference_logp=reference_logp,
+        advantage=advantage,
+        turn_id=turn_id,
+        row_id=row_id,
+        turn_lag=turn_lag,
+        entropy=entropy,
+    )
+    return _assemble(columns, settings, denominators or Denominators.of(columns.layout), moment_cut)
+
+
+@torch.no_grad()
+def second_moments(*, config: ObjectiveLike, **columns: Any) -> Tensor:
+    """(log ρ)² of the tokens that count, [N]: what `moment_cut` is chosen from, over all batches.
+
+    `columns` are the tensors of `policy_loss`, which raises the same errors.
+    """
+    read = _read(objective(config), **columns)
+    return (read.logp - read.proximal)[read.keep].square()
+
+
+def _read(  # noqa: PLR0913 (the columns of `policy_loss`)
+    settings: ObjectiveConfig,
+    *,
+    logp: Tensor,
+    proximal_logp: Tensor,
+    behaviour_logp: Tensor,
+    advantage: Tensor,
+    turn_id: Tensor,
+    row_id: Tensor,
+    reference_logp: Tensor | None = None,
+    turn_lag: Tensor | None = None,
+    entropy: Tensor | None = None,
+) -> Columns:
+    """Check and clean the columns, and say which tokens count."""
     need(reference_logp, "reference_logp", "kl_coef", settings.kl_coef > 0)
     need(entropy, "entropy", "entropy_coef", settings.entropy_coef > 0)
     need(turn_lag, "turn_lag", "max_turn_lag, lag_decay or lag_clip", settings.uses_lag)
@@ -147,7 +193,7 @@ def policy_loss(  # noqa: PLR0913 (one argument per column of a packed batch, ke
         clean(proximal_logp, keep, real), clean(behaviour_logp, keep, real), layout, keep, settings
     )
     keep = keep & ~out
-    columns = Columns(
+    return Columns(
         layout=layout,
         keep=keep,
         rejected=out,
@@ -159,7 +205,6 @@ def policy_loss(  # noqa: PLR0913 (one argument per column of a packed batch, ke
         reference=None if reference_logp is None else clean(reference_logp, keep, real).detach(),
         entropy=None if entropy is None else clean(entropy, keep, real),
     )
-    return _assemble(columns, settings, denominators or Denominators.of(layout), moment_cut)
 
 
 def _assemble(
@@ -177,7 +222,7 @@ def _assemble(
     penalty = _penalty(columns, config)
     loss = -(share * torch.where(columns.keep, gain - penalty, 0)).sum()
     terms = Terms(columns, units, ratios, clipped, corrected, share * gain, share * penalty)
-    return PolicyLoss(loss, diagnose(terms, denominators))
+    return PolicyLoss(loss, diagnose(terms, denominators), columns.keep.sum())
 
 
 def _surrogate(

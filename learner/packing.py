@@ -94,6 +94,7 @@ class PackedBatch:
         turn_lag: int64 [T].
         version: int64 [T], −1 outside policy tokens.
         advantage: float32 [rows].
+        names: of the rows, for error messages.
     """
 
     input_ids: Tensor
@@ -104,6 +105,7 @@ class PackedBatch:
     turn_lag: Tensor
     version: Tensor
     advantage: Tensor
+    names: tuple[str, ...]
 
     def __len__(self) -> int:
         """Count of tokens."""
@@ -120,7 +122,9 @@ class PackedBatch:
 
     def to(self, device: torch.device | str) -> Self:
         """Copy every column to `device`."""
-        return type(self)(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
+        columns = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        tensors = {k: v.to(device) for k, v in columns.items() if isinstance(v, Tensor)}
+        return dataclasses.replace(self, **tensors)  # type: ignore[arg-type]
 
 
 def pack(rows: Sequence[Row]) -> PackedBatch:
@@ -146,6 +150,7 @@ def pack(rows: Sequence[Row]) -> PackedBatch:
         turn_lag=column((row.turn_lag for row in rows), np.int64),
         version=column((row.version for row in rows), np.int64),
         advantage=torch.tensor([row.advantage for row in rows], dtype=torch.float32),
+        names=tuple(row.name for row in rows),
     )
 
 

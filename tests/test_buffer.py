@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 import itertools
 import pickle
 import random
@@ -175,6 +176,87 @@ def test_groups_without_enough_siblings_are_discarded_and_free_their_slot(
     assert ledger.generated == 13
     assert ledger.waiting == (10 if kept else 0)
     assert ledger.discarded == Counter({"retried": 3} if kept else {"retried": 3, reason: 10})
+
+
+def test_groups_of_equal_rewards_are_sampled_anew_a_bounded_number_of_times():
+    """Two per batch: their slots come back at once, with the version that is published then."""
+
+    async def main():
+        buffer = ReplayBuffer(Rules(1, 1, resamples=2))
+        flat = meta(siblings=2, scored=2)
+        flat = dataclasses.replace(flat, flat=True)
+        kept = []
+        for _ in range(2):
+            ids = await admit_all(buffer)
+            kept += [await buffer.add(i, "ref", flat) for i in ids]
+            buffer.check_valid()
+        first = await buffer.take()
+        await buffer.published(1, first.batch_id)
+        await admit_all(buffer)
+        resumed = ReplayBuffer(Rules(1, 1, resamples=2))
+        resumed.restore(buffer.state())
+        again = [await buffer.add(4, "ref", flat), await resumed.add(4, "late", flat)]
+        assert (await buffer.admit("w")).version == 1
+        return kept, ids_of(first), again, buffer.ledger()
+
+    kept, first, again, ledger = run(main())
+    assert kept == [False, False, True, True]
+    assert first == [2]
+    assert again == [False, False]
+    assert (ledger.discarded, ledger.groups_dropped) == (
+        {"zero_variance": 30},
+        {"zero_variance": 3},
+    )
+    assert ledger.missing == 0
+
+
+def test_equal_rewards_are_kept_unless_asked_for():
+    async def main():
+        buffer = ReplayBuffer(Rules(0, 1))
+        admission = await buffer.admit("w")
+        return await buffer.add(admission.group_id, "ref", dataclasses.replace(meta(), flat=True))
+
+    assert run(main())
+
+
+def test_a_batch_that_is_refused_never_was():
+    async def main():
+        buffer = ReplayBuffer(Rules(0, 2))
+        await finish(buffer, *await admit_all(buffer))
+        first = await buffer.take()
+        with pytest.raises(ValueError, match=r"cannot refuse groups .0. of batch 0, stepped=F"):
+            await buffer.refuse(first.batch_id, {0: "not_finite"}, stepped=False)
+        await buffer.refuse(first.batch_id, {0: "not_finite", 1: "invalid"}, stepped=False)
+        buffer.check_valid()
+        await finish(buffer, *await admit_all(buffer))
+        second = await buffer.take()
+        await buffer.published(1, second.batch_id)
+        return first, second, buffer.ledger()
+
+    first, second, ledger = run(main())
+    assert (first.batch_id, first.version) == (second.batch_id, second.version) == (0, 0)
+    assert ids_of(second) == [2, 3]
+    assert ledger.discarded == {"not_finite": 10, "invalid": 10}
+    assert (ledger.consumed, ledger.groups_consumed, ledger.waiting) == (20, 2, 0)
+
+
+def test_groups_that_are_refused_leave_the_others_in_their_batch():
+    async def main():
+        buffer = ReplayBuffer(Rules(1, 2))
+        await finish(buffer, *await admit_all(buffer))
+        first, second = await buffer.take(), await buffer.take()
+        with pytest.raises(ValueError, match=r"cannot refuse groups .0. of batch 0"):
+            await buffer.refuse(first.batch_id, {0: "not_finite"}, stepped=True)
+        await buffer.refuse(second.batch_id, {3: "invalid"}, stepped=True)
+        assert await admit_all(buffer) == []
+        await buffer.published(1, first.batch_id)
+        await buffer.published(2, second.batch_id)
+        buffer.check_valid()
+        return buffer.ledger(), len(await admit_all(buffer))
+
+    ledger, free = run(main())
+    assert (ledger.consumed, ledger.groups_consumed, free) == (30, 3, 4)
+    assert (ledger.discarded, ledger.groups_dropped) == ({"invalid": 10}, {"invalid": 1})
 
 
 def test_a_dead_workers_groups_are_lost_and_may_come_in_late():
@@ -609,6 +691,22 @@ class Model(RuleBasedStateMachine):
             admitted, uses = self.used.pop(entry.group_id)
             self.used[entry.group_id] = [admitted, uses + 1]
         self.do(self.buffer.published(self.version, batch.batch_id))
+
+    @precondition(lambda self: self.out)
+    @rule(data=st.data())
+    def refuse(self, data):
+        """The newest batch loses some of its groups, or all, and then never was."""
+        newest = self.out[-1]
+        ids = ids_of(newest)
+        if not ids:
+            return
+        gone = data.draw(st.sets(st.sampled_from(ids), min_size=1))
+        stepped = data.draw(st.booleans()) if len(gone) == len(ids) else True
+        reasons = dict.fromkeys(gone, "not_finite")
+        self.do(self.buffer.refuse(newest.batch_id, reasons, stepped=stepped))
+        self.out[-1] = newest.without(gone)
+        if not stepped:
+            del self.out[-1]
 
     @precondition(lambda self: not self.out)
     @rule()

@@ -41,6 +41,14 @@ STEP = {
     "kl_behaviour": 2e-4,
     "kl_reference": 3e-4,
     "entropy": 0.7,
+    "ratio_ess": 0.9,
+    "correction_ess": 0.8,
+    "masked_fraction": 0.1,
+    "rejected_fraction": 0.02,
+    "ratio/lag_0": 1.0,
+    "ratio/lag_2": 0.98,
+    "correction/lag_0": 1.01,
+    "batch/zero_variance_ratio": 0.25,
     "reward/mean": -0.25,
     "reward/correct": 0.375,
     "learner/grad_norm": 2.5,
@@ -71,6 +79,7 @@ EVAL = {
     "reward": 0.25,
 }
 LOST_SAMPLER = {"kind": "sampler_lost", "name": "sampler-0", "why": "killed", "samplers/lost": 1}
+REFUSED = {"kind": "refused", "version": 3, "groups": {}, "groups/refused": {"not_finite": 2}}
 LOST_WORKER = {"kind": "worker_lost", "name": "worker-0", "workers/restarts": 1}
 
 
@@ -114,7 +123,7 @@ def test_names_are_declared_once():
 
 
 def test_every_metric_is_exported_as_declared(metrics, registry):
-    for record in (STEP, EVAL, LOST_SAMPLER, LOST_WORKER):
+    for record in (STEP, EVAL, REFUSED, LOST_SAMPLER, LOST_WORKER):
         metrics.observe(record)
     text = generate_openmetrics(registry).decode()
     families = {family.name: family for family in openmetrics.text_string_to_metric_families(text)}

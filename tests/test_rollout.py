@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from actors.rollout import EpisodeId, Limits, Rollout
 from wfr.backends.base import BackendConfigError
 from wfr.config import ThinkActConfig
+from wfr.environments.base import Reward
 from wfr.environments.think_act import ThinkAct
 from wfr.tasks.source import Task
 from wfr.testing import EnvironmentConformance, FakeEnvironment, FakeRenderer, FakeSampler
@@ -250,6 +251,17 @@ def test_an_episode_that_cannot_be_scored_was_failed_by_the_world(scoring, reaso
     trajectory = failed("say a;", environment=FakeEnvironment(scoring=scoring))
     assert trajectory.stop_reason is reason
     assert turn_texts(trajectory) == ["say a;"]
+
+
+@pytest.mark.parametrize("total", [math.nan, math.inf])
+def test_a_reward_that_is_no_number_is_a_bug_of_the_environment(total):
+    class Confused(FakeEnvironment):
+        def reward(self):
+            return Reward(total, {"correct": total})
+
+    trajectory = failed("say a;", environment=Confused())
+    assert trajectory.stop_reason is StopReason.ENVIRONMENT_FAILED
+    assert f"the environment's reward is {total}" in trajectory.error
 
 
 def test_an_environment_that_cannot_begin():

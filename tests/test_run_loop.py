@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 
 from prometheus_client import CollectorRegistry
@@ -17,6 +18,7 @@ from wfr.groups import GroupMeta
 from wfr.metrics import RunMetrics
 from wfr.protocols import PeerLostError, PublishError
 from wfr.selection import Rules
+from wfr.soundness import BatchRefusedError, Refusal
 
 
 class Remote:
@@ -26,8 +28,8 @@ class Remote:
         self._target, self._events = target, events
 
     def __getattr__(self, name):
-        async def call(*args):
-            result = getattr(self._target, name)(*args)
+        async def call(*args, **options):
+            result = getattr(self._target, name)(*args, **options)
             result = await result if asyncio.iscoroutine(result) else result
             if name == "published":
                 self._events.append(f"published {args[0]}")
@@ -54,16 +56,22 @@ class Sampler:
 class Rank:
     """A learner rank that trains nothing; `faults` are raised by publications in turn."""
 
-    def __init__(self, events, faults=(), step_error=None):
+    def __init__(self, events, faults=(), step_error=None, refusals=()):
         self.events, self.faults, self.step_error = events, list(faults), step_error
+        self.refusals = list(refusals)  # of each step in turn: nothing, some groups, or all
         self.version = 0
 
     async def step(self, version, *refs):
         self.events.append(f"step {version} on {','.join(refs)}")
         if self.step_error:
             raise self.step_error
+        kept = [ref.removeprefix("g") for ref in refs]
+        refused = self.refusals.pop(0)(kept) if self.refusals else []
+        if len(refused) == len(refs):
+            raise BatchRefusedError(refused)
         self.version += 1
-        return {"reward/mean": 0.0, "learner/step_seconds": 0.0}
+        metrics = {"reward/mean": 0.0, "learner/step_seconds": 0.0}
+        return metrics | {"refused": [dataclasses.asdict(refusal) for refusal in refused]}
 
     async def publish(self):
         if self.version and self.faults:
@@ -209,6 +217,69 @@ def test_a_slot_is_freed_only_after_its_step_is_published(tmp_path):
     assert summary["tokens_discarded"]["run_ended"] == 3
     spent = summary["tokens_consumed"] + summary["tokens_waiting"] + 3
     assert summary["tokens_generated"] == spent
+
+
+def _all(groups):
+    return [Refusal(group, "not_finite", f"trajectory {group}/0, turn 1: nan") for group in groups]
+
+
+def _first(groups):
+    return [Refusal(groups[0], "invalid", f"trajectory {groups[0]}/0: the reward is nan")]
+
+
+def _records(tmp_path, kind):
+    lines = (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+def test_a_batch_that_cannot_be_trained_on_is_set_aside_and_the_run_goes_on(tmp_path):
+    refusals = [_all, lambda groups: [], _all]
+    events, summary, error = _run(
+        tmp_path, steps=2, max_lag=0, rank=lambda e: Rank(e, refusals=refusals)
+    )
+    assert error is None
+    assert _training(events) == [
+        "publish 0",
+        "step 0 on g0,g1",
+        *("step 0 on g2,g3", "publish 1", "published 1"),
+        "step 1 on g4,g5",
+        *("step 1 on g6,g7", "publish 2", "published 2"),
+    ]
+    assert (summary["status"], summary["steps"], summary["tokens_consumed"]) == ("done", 2, 40)
+    assert summary["tokens_discarded"] == {"not_finite": 40, "run_ended": 3}
+    first, second = _records(tmp_path, "refused")
+    assert first["groups"] == {
+        "0": "not_finite: trajectory 0/0, turn 1: nan",
+        "1": "not_finite: trajectory 1/0, turn 1: nan",
+    }
+    assert second["groups/refused"] == {"not_finite": 4}
+
+
+def test_groups_that_cannot_be_trained_on_leave_the_others_their_step(tmp_path):
+    events, summary, error = _run(
+        tmp_path, steps=2, max_lag=0, rank=lambda e: Rank(e, refusals=[_first])
+    )
+    assert error is None
+    assert [e for e in events if e.startswith("step")] == ["step 0 on g0,g1", "step 1 on g2,g3"]
+    assert (summary["steps"], summary["tokens_consumed"]) == (2, 30)
+    assert summary["tokens_discarded"] == {"invalid": 10, "run_ended": 3}
+    assert [record["groups/refused"] for record in _records(tmp_path, "refused")] == [
+        {"invalid": 1}
+    ]
+
+
+def test_ten_refused_batches_in_a_row_stop_the_run_with_advice(tmp_path):
+    nine = [_all] * 9 + [lambda groups: []]
+    events, summary, error = _run(
+        tmp_path, steps=9, rank=lambda e: Rank(e, refusals=nine + [_first, _all] * 5)
+    )
+    assert "10 batches in a row" in str(error)
+    assert "trajectory" in str(error)
+    assert "learner.lr" in str(error)
+    assert "learner.max_refusals" in str(error)
+    assert (summary["status"], summary["reason"]) == ("failed", str(error))
+    assert events.count("published 1") == 1
+    assert len(_records(tmp_path, "refused")) == 19
 
 
 def test_a_failed_publication_replaces_the_samplers_and_is_repeated(tmp_path):

@@ -138,3 +138,32 @@ def test_throughput_grows_with_the_shards_until_the_slots_are_the_limit():
     assert rates[4] > 1.7 * rates[2]
     tight = FakeCluster(max_lag=1)  # 256 slots, a group holds one for 0.2 s: 1280 a second at most
     assert rates[1] * 0.6 < groups_per_second(tight, 4, steps=10) < 1280
+
+
+def test_refused_groups_are_told_to_their_shards():
+    """A shard that lost its whole share still takes part in the version, unless there was none."""
+    parts = sharded(0, 3, 2)
+    buffer = ShardedBuffer(parts)
+
+    async def batch():
+        for _ in range(3):
+            admission = await buffer.admit("w")
+            await buffer.add(admission.group_id, "ref", GroupMeta(2, 2, 10, admission.version))
+        return await buffer.take()
+
+    async def main():
+        first = await batch()
+        await buffer.refuse(first.batch_id, {1: "invalid"}, stepped=True)
+        await buffer.published(1, first.batch_id)
+        second = await batch()
+        gone = [entry.group_id for entry in second.entries]
+        await buffer.refuse(second.batch_id, dict.fromkeys(gone, "not_finite"), stepped=False)
+        third = await batch()
+        for part in parts:
+            part.check_valid()
+        return second, third, await buffer.ledger()
+
+    second, third, ledger = asyncio.run(main())
+    assert second.version == third.version == 1
+    assert ledger.discarded == {"invalid": 10, "not_finite": 30}
+    assert (ledger.consumed, ledger.waiting) == (20, 30)

@@ -120,8 +120,6 @@ def test_any_lost_version_span_is_found(trajectory, data):
         ("version_spans", [VersionSpan(2, 6, 0)], "do not cover exactly"),
         ("version_spans", [VersionSpan(2, 5, 0), VersionSpan(4, 5, 1)], "impossible or overlaps"),
         ("version_spans", [VersionSpan(-1, 5, 0)], "impossible or overlaps"),
-        ("behaviour_logprob", np.full(8, np.nan, np.float32), "not a finite log-probability"),
-        ("behaviour_logprob", np.full(8, 0.5, np.float32), "not a finite log-probability"),
     ],
 )
 def test_contradiction_is_named(field, value, words):

@@ -280,6 +280,56 @@ def test_a_bug_in_the_environment_is_not_played_again():
     assert buffer.metas[0].discarded == {"environment_failed": 7}
 
 
+class Broken(FakeSampler):
+    """A sampler whose k-th reply has a log-probability that is none."""
+
+    def __init__(self, *replies, value=math.nan, script=two_turns):
+        super().__init__(script)
+        self._broken, self._value = set(replies), value
+
+    async def sample(self, request):
+        number = len(self.requests)
+        sample = await super().sample(request)
+        if number in self._broken:
+            sample.logprob[2] = self._value
+        return sample
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf, 0.5])
+def test_a_log_probability_that_is_none_was_the_samplers_fault(value):
+    """Played again; the attempt is waste, and no such number reaches the buffer."""
+    batches = []
+    player = worker(Broken(0, value=value), journal=batches.append, rollout={"group_size": 1})
+    buffer, _ = play_groups(player)
+    (played,) = journalled(batches)
+    assert (played.reward, played.error) == (1.0, "")
+    assert np.isfinite(played.behaviour_logprob).all()
+    assert buffer.metas[0].discarded == {"sampler_failed": TOKENS}
+
+
+def test_an_episode_whose_sampler_keeps_failing_is_set_aside_by_name():
+    batches = []
+    rollout = {"group_size": 2, "episode_retries": 0}
+    player = worker(Broken(2), journal=batches.append, rollout=rollout)
+    buffer, _ = play_groups(player)
+    (failed,) = [t for t in journalled(batches) if t.stop_reason.is_world_failure]
+    assert failed.stop_reason is StopReason.SAMPLER_FAILED
+    assert failed.error == (
+        f"trajectory 0/{failed.sibling}, turn 1: behaviour_logprob is nan at token 18"
+    )
+    assert math.isnan(failed.reward)
+    assert np.isnan(failed.behaviour_logprob[18])
+    assert (buffer.metas[0].scored, buffer.metas[0].discarded) == (1, {"sampler_failed": TOKENS})
+
+
+def test_a_sampler_that_always_fails_stops_the_run_with_advice():
+    rollout = {"group_size": 1, "max_episode_failures": 4, "episode_retries": 0}
+    _, error = play_groups(worker(Broken(*range(99)), rollout=rollout), count=4)
+    assert isinstance(error, RepeatedFailureError)
+    assert "4 tasks in a row failed with sampler_failed" in str(error)
+    assert "behaviour_logprob is nan" in str(error)
+
+
 def failures_in_a_row(environments, groups=4, size=1):
     """What ends a worker that gives up after four tasks; one group after the other."""
     rollout = {"group_size": size, "max_episode_failures": 4, "episode_retries": 0}
@@ -500,9 +550,20 @@ def test_what_the_buffer_is_told_of_a_group():
     later = trajectory(StopReason.OUT_OF_TURNS, VersionSpan(0, 5, 4))
     failed = trajectory(StopReason.BACKEND_FAILED, VersionSpan(0, 9, 1))
     meta = group_meta(Group("g", "t", 1, [scored, failed, later]), {"backend_failed": 2, "x": 1})
-    assert (meta.siblings, meta.scored, meta.policy_tokens) == (3, 2, 11)
+    assert (meta.siblings, meta.scored, meta.policy_tokens, meta.flat) == (3, 2, 11, False)
     assert meta.oldest_version == 2
     assert meta.discarded == {"backend_failed": 11, "x": 1}
+
+
+@pytest.mark.parametrize(
+    ("rewards", "flat"), [((1.0, 1.0), True), ((1.0, 0.0), False), ((1.0,), False)]
+)
+def test_the_buffer_is_told_of_equal_rewards(rewards, flat):
+    rows = [trajectory(StopReason.ANSWERED, VersionSpan(0, 4, 0)) for _ in rewards]
+    for row, reward in zip(rows, rewards, strict=True):
+        row.reward = reward
+    rows.append(trajectory(StopReason.BACKEND_FAILED))
+    assert group_meta(Group("g", "t", 0, rows), {}).flat is flat
 
 
 def test_a_group_of_failures_has_the_admitted_version():

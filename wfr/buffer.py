@@ -3,7 +3,8 @@
     slot ──admit──► in flight ──add──► finished ──take──► taken ──published──► released
                         │                  │                               └─► replayed, at most
                         └─ requeue, abandon└─ too few scored siblings:         uses − 1 times
-                                              discarded, slot freed at once
+                                              discarded, slot freed at once; so
+                                              are equal rewards, if asked for
 
 It holds references and small metadata, never trajectories. Why no group is ever staler than
 `max_lag` is proved in `wfr.staleness`. Over the memory budget, groups wait in a `Store`.
@@ -70,6 +71,7 @@ class ReplayBuffer(Generic[Ref]):
         self._store = store
         self._memory_bytes = memory_bytes
         self._version = version
+        self._resampled = 0  # for the batch that is taken next
         self._next_id = shard
         self._stride = shards
         self._live: dict[int, Live[Ref]] = {}
@@ -123,6 +125,7 @@ class ReplayBuffer(Generic[Ref]):
                 self._refuse(group_id, meta)
                 return False
             self._ledger.generate(meta.policy_tokens, meta.discarded)
+            self._resampled += reason == "zero_variance"
             if reason:
                 self._drop(group_id, reason)
                 self._ledger.discard(reason, meta.policy_tokens)
@@ -172,6 +175,7 @@ class ReplayBuffer(Generic[Ref]):
             batch = Batch(version, version, tuple(chosen.entries), self._replay())
             self._check_lag(batch)
             self._out[batch.batch_id] = batch
+            self._resampled = 0
             for entry in batch.entries:
                 self._remove(entry.group_id)
             return batch
@@ -196,6 +200,36 @@ class ReplayBuffer(Generic[Ref]):
             self._ledger.replayed += sum(entry.meta.policy_tokens for entry in batch.replayed)
             for entry in batch.groups:
                 self._retire(entry)
+            self._slot_free.notify_all()
+            self._batch_ready.notify_all()
+
+    async def refuse(self, batch_id: int, reasons: Mapping[int, str], *, stepped: bool) -> None:
+        """Some groups of the newest batch could not be trained on, for these reasons: discard them.
+
+        Unless there was a step on the others, the batch never was: its slots are free at once, and
+        the next batch takes its number.
+
+        Raises:
+            ValueError: another batch was taken since, or without a step a group has no reason.
+        """
+        async with self._slot_free:
+            newest = self._out.get(batch_id)
+            whole = newest and {entry.group_id for entry in newest.entries} <= reasons.keys()
+            if newest is None or batch_id != self._consuming - 1 or not (stepped or whole):
+                raise ValueError(
+                    f"cannot refuse groups {list(reasons)} of batch {batch_id}, stepped={stepped}: "
+                    f"the batches {list(self._out)} are out"
+                )
+            for entry in newest.groups:
+                if entry.group_id in reasons:
+                    self._forget(entry)
+            for entry in newest.entries:
+                if reason := reasons.get(entry.group_id):
+                    self._ledger.discard(reason, entry.meta.policy_tokens)
+                    self._ledger.groups_dropped[reason] += 1
+            self._out[batch_id] = newest.without(reasons)
+            if not stepped:
+                del self._out[batch_id]
             self._slot_free.notify_all()
             self._batch_ready.notify_all()
 
@@ -266,6 +300,7 @@ class ReplayBuffer(Generic[Ref]):
             "groups": groups,
             "in_flight": [i for i, live in self._live.items() if live.entry is None],
             "lost": sorted(self._lost),
+            "resampled": self._resampled,
             "ledger": self._ledger.state(),
         }
 
@@ -273,6 +308,7 @@ class ReplayBuffer(Generic[Ref]):
         """Continue from `state()` in a new buffer; raises ValueError if the bound cannot hold."""
         self._version, self._next_id = state["version"], state["next_id"]
         self._lost = {*state["lost"], *state["in_flight"]}
+        self._resampled = state["resampled"]
         self._ledger = Ledger.from_state(state["ledger"])
         if state["in_flight"]:
             self._ledger.groups_dropped["restart"] += len(state["in_flight"])
@@ -313,7 +349,7 @@ class ReplayBuffer(Generic[Ref]):
         expected = list(range(self._version, self._consuming))
         if list(self._out) != expected:
             raise ValueError(f"batches {list(self._out)} are out, expected {expected}")
-        known = len(self._live) + len(self._out) * self._rules.groups_per_batch
+        known = len(self._live) + sum(len(batch.entries) for batch in self._out.values())
         gone = self._ledger.groups_consumed + self._ledger.groups_dropped.total()
         if self._ledger.groups_admitted != known + gone:
             raise ValueError(
@@ -378,6 +414,8 @@ class ReplayBuffer(Generic[Ref]):
             return "too_few_scored"
         if self._rules.incomplete != "take" and meta.scored < meta.siblings:
             return "incomplete"
+        if meta.flat and self._resampled < self._rules.resamples:
+            return "zero_variance"
         return ""
 
     def _in_flight(self, group_id: int) -> Live[Ref] | None:

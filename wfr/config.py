@@ -463,6 +463,8 @@ class LearnerConfig(_Section):
     grad_clip: float = Field(1.0, gt=0)
     minibatches: int = Field(1, ge=1)
     """Optimizer steps per batch; the proximal policy is the one before the first of them."""
+    max_refusals: int = Field(10, ge=1)
+    """Batches in a row with groups that cannot be trained on stop the run with advice."""
     max_tokens: int = Field(16384, ge=16)
     """Most tokens of one packed micro-batch."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -545,12 +547,6 @@ class Config(_Section):
     def slots(self) -> int:
         """Groups that may be alive at once: (max_lag + 1) × groups_per_batch."""
         return (self.buffer.max_lag + 1) * self.train.groups_per_batch
-
-    @property
-    def resamples(self) -> int:
-        """Most groups of equal rewards that are discarded for one batch."""
-        batches = self.objective.max_resamples if self.objective.zero_variance == "resample" else 0
-        return batches * self.train.groups_per_batch
 
     @property
     def run_dir(self) -> Path:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Generic, TypeVar
+from collections.abc import Container, Mapping
+from typing import Generic, Self, TypeVar
 
 Ref = TypeVar("Ref")
 
@@ -29,6 +29,7 @@ class GroupMeta:
         discarded: policy tokens generated for this group and thrown away, by reason.
         size: bytes of the group's columns.
         spread: standard deviation of the scored rewards, which `priority="spread"` takes by.
+        flat: two scored rewards or more, all equal.
     """
 
     siblings: int
@@ -38,6 +39,7 @@ class GroupMeta:
     discarded: Mapping[str, int] = dataclasses.field(default_factory=dict)
     size: int = 0
     spread: float = 0.0
+    flat: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,6 +77,14 @@ class Batch(Generic[Ref]):
     def groups(self) -> tuple[Entry[Ref], ...]:
         """Everything to train on."""
         return self.entries + self.replayed
+
+    def without(self, group_ids: Container[int]) -> Self:
+        """The batch without these groups."""
+        entries, replayed = (
+            tuple(entry for entry in part if entry.group_id not in group_ids)
+            for part in (self.entries, self.replayed)
+        )
+        return dataclasses.replace(self, entries=entries, replayed=replayed)
 
 
 @dataclasses.dataclass(slots=True)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+_LAG_BUCKETS = ("0", "1", "2", "3", "4", "5_8", "9_up")
 _LAGS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 
 
@@ -268,10 +269,59 @@ METRICS: tuple[Metric, ...] = (
         "gauge",
         "wfr_engine_mismatch_weight",
         "",
-        {bucket: f"w_mismatch/lag_{bucket}" for bucket in ("0", "1", "2", "3", "4", "5_8", "9_up")},
+        {bucket: f"w_mismatch/lag_{bucket}" for bucket in _LAG_BUCKETS},
         "The factor of two engines by the lag of the turn; far from 1 at every lag, 0 too, it is a "
         "fault of an engine.",
         label="lag",
+    ),
+    _step(
+        "gauge",
+        "wfr_effective_sample_size_ratio",
+        "ratio",
+        {"ratio": "ratio_ess", "correction": "correction_ess"},
+        "Effective sample size of a weight as a share of the units: 1 where all weigh the same.",
+        label="weight",
+    ),
+    _step(
+        "gauge",
+        "wfr_masked_tokens_ratio",
+        "ratio",
+        {"all": "masked_fraction", "rejected": "rejected_fraction"},
+        "Share of policy tokens that did not count: all of them, and those of rejected units.",
+        label="cause",
+    ),
+    _step(
+        "gauge",
+        "wfr_importance_ratio_by_lag",
+        "",
+        {bucket: f"ratio/lag_{bucket}" for bucket in _LAG_BUCKETS},
+        "Mean importance ratio by the lag of the turn.",
+        label="lag",
+    ),
+    _step(
+        "gauge",
+        "wfr_correction_weight_by_lag",
+        "",
+        {bucket: f"correction/lag_{bucket}" for bucket in _LAG_BUCKETS},
+        "Mean weight of a stale behaviour policy by the lag of the turn: at lag 0 it shows how far "
+        "sampler and learner differ with equal weights.",
+        label="lag",
+    ),
+    _step(
+        "gauge",
+        "wfr_zero_variance_groups_ratio",
+        "ratio",
+        "batch/zero_variance_ratio",
+        "Share of the last batch's groups whose rewards were all equal.",
+    ),
+    Metric(
+        "wfr_refused_groups_total",
+        "counter",
+        "groups",
+        "Groups that could not be trained on, by reason; no series before the first.",
+        "refused",
+        "groups/refused",
+        label="reason",
     ),
     # lost processes
     Metric(

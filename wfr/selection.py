@@ -37,6 +37,8 @@ class Rules:
             all the same is dropped.)
         min_scored: fewest scored siblings of a group that is taken (one in groups of one).
         uses: most steps that train on one group; the lag bound holds for each of them.
+        resamples: most groups of equal rewards that are discarded for one batch, so that others are
+            sampled in their place; beyond it they are kept.
     """
 
     max_lag: int
@@ -47,6 +49,7 @@ class Rules:
     incomplete: Literal["wait", "take", "drop"] = "take"
     min_scored: int = 2
     uses: int = 1
+    resamples: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what no buffer can do; raises ValueError."""

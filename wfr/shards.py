@@ -8,6 +8,7 @@ shard; `wfr.staleness` says why the lag bound holds for the whole.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -87,6 +88,17 @@ class ShardedBuffer:
     async def published(self, version: int, batch_id: int) -> None:
         """Tell every shard that the step is in force."""
         await self._all("published", version, batch_id)
+
+    async def refuse(self, batch_id: int, reasons: Mapping[int, str], *, stepped: bool) -> None:
+        """Tell every shard which groups of its share were refused."""
+        parts: list[dict[int, str]] = [{} for _ in self._shards]
+        for group_id, reason in reasons.items():
+            parts[group_id % len(parts)][group_id] = reason
+        calls = (
+            _call(functools.partial(shard.refuse, stepped=stepped), batch_id, part)
+            for shard, part in zip(self._shards, parts, strict=True)
+        )
+        await asyncio.gather(*calls)
 
     async def pause(self) -> None:
         """Admit nobody until `resume`."""

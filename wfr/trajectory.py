@@ -187,7 +187,10 @@ class Trajectory:
         return versions
 
     def check_valid(self) -> None:
-        """Raise ValueError, naming the field, where two fields contradict each other."""
+        """Raise ValueError, naming the field, where two fields contradict each other.
+
+        Values that are no numbers are found by `wfr.soundness.fault`.
+        """
         where = f"trajectory {self.group_id}/{self.sibling}"
         total = len(self.tokens)
         if len(self.turn_id) != total or len(self.behaviour_logprob) != total:
@@ -208,9 +211,6 @@ class Trajectory:
             covered[span.start : span.end] = True
         if not np.array_equal(covered, self.turn_id >= 0):
             raise ValueError(f"{where}: version_spans do not cover exactly the policy tokens")
-        policy = self.behaviour_logprob[self.turn_id >= 0]
-        if not np.isfinite(policy).all() or (policy > 1e-4).any():
-            raise ValueError(f"{where}: behaviour_logprob is not a finite log-probability")
 
 
 @dataclasses.dataclass(slots=True)
