@@ -20,6 +20,7 @@ import pyarrow as pa
 from actors.rollout import EpisodeId, Limits, RendererLike, Rollout
 from actors.router import Router
 from wfr.advantage import is_flat
+from wfr.backends.spending import charged_to
 from wfr.config import Config
 from wfr.environments.base import Environment
 from wfr.groups import Admission, GroupMeta
@@ -176,7 +177,8 @@ class RolloutWorker:
         while True:
             key = dataclasses.replace(episode, attempt=attempt)
             try:
-                trajectory = _sound(await self._play(task, key, limits))
+                with charged_to(task.source):
+                    trajectory = _sound(await self._play(task, key, limits))
             finally:
                 self._router.release(str(key))
             attempt += 1

@@ -13,7 +13,9 @@ from actors.render import Renderer
 from actors.sampler import Sampler
 from actors.worker import RolloutWorker
 from cluster.hand_over import HandOver, columns_of
+from cluster.hub import RemoteHub
 from cluster.logs import redirect
+from cluster.remote import Remote
 from cluster.weights import RemoteSamplers
 from wfr.config import Config
 from wfr.environments.registry import make_factory
@@ -94,11 +96,12 @@ class HostedWorker(RolloutWorker):
         *,
         model_path: str,
         run_dir: str,
+        hub: Remote,
     ) -> None:
         """Build tasks, environments and tokenizer."""
         redirect(Path(run_dir) / "logs", name)
         source = make_source(config)
-        self._factory = make_factory(config, source)
+        self._factory = make_factory(config, source, RemoteHub(hub), name)
         self._journal_files = Journal(Path(run_dir) / "journal" / name)
         super().__init__(
             config,

@@ -17,6 +17,7 @@ A slot is freed only when the step that used its group is in force in every samp
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from actors.worker import RepeatedFailureError
 from cluster.background import background
 from cluster.evaluation import score
+from cluster.executors import ExecutorWatch
 from cluster.progress import Progress
 from cluster.refusals import Refusals, RepeatedRefusalError
 from cluster.run_directory import RunDirectory
@@ -32,6 +34,7 @@ from cluster.samplers import SamplerPool, gist
 from cluster.summary import Tally, evaluations, tallied, tokens
 from cluster.usage import IdleMeter, MemoryMeter
 from wfr.backends.base import BackendConfigError
+from wfr.backends.status import executor_record
 from wfr.buffer import BufferClosedError
 from wfr.config import Config
 from wfr.groups import Batch
@@ -77,6 +80,7 @@ class Run:
         self._version = 0
         self._losses_in_a_row = 0
         self._refusals = Refusals(config.learner.max_refusals, self._record)
+        self._paused = ""
 
     def stop(self) -> None:
         """Finish the step under way, write a checkpoint, and end."""
@@ -106,6 +110,8 @@ class Run:
         except _ENDING as error:
             raise self._failed(summary, str(error)) from error
         finally:
+            if self._paused and summary["status"] != "failed":
+                summary |= {"status": "paused", "reason": f"{self._paused} is reached"}
             await self._shutdown()
             summary |= {
                 "wall_seconds": round(time.monotonic() - started, 1),
@@ -123,6 +129,20 @@ class Run:
 
     async def _phases(self) -> dict[str, Any]:
         await self._unless_stopped(self._start())
+        self._executors = ExecutorWatch(self._topology.hub, self._progress.note, self._record)
+        async with background(self._pause_when_spent()) as spending:
+            return await spending.race(self._play())
+
+    async def _pause_when_spent(self) -> None:
+        """End the run in order when its budget for executors is spent."""
+        self._paused = await self._executors.until_spent()
+        self._progress.note(
+            f"{self._paused} is reached: no further executor call is made, the run ends in order; "
+            "raise it and resume to go on"
+        )
+        self._stop.set()
+
+    async def _play(self) -> dict[str, Any]:
         before = await self._unless_stopped(self._evaluate("before"))
         workers = [asyncio.create_task(coroutine) for coroutine in self._keep_workers()]
         async with background(self._mend(), *map(_result, workers)) as others:
@@ -131,9 +151,13 @@ class Run:
             await asyncio.wait(workers, timeout=_LAST_WORK_S)
         ledger = await self._topology.buffer.ledger()
         cut = await asyncio.gather(*(w.unreported_tokens() for w in self._topology.workers))
-        after = await self._evaluate("after") if self._tally.steps else before
+        scores = {}
+        if not self._paused:  # an evaluation would ask executors
+            after = await self._evaluate("after") if self._tally.steps else before
+            scores = evaluations(before, after)
         await self._checkpoint()
-        return {**evaluations(before, after), **tokens(ledger, sum(cut))}
+        used = executor_record(await self._executors.look(always=True))
+        return {**scores, **tokens(ledger, sum(cut)), **used}
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
         """Give up on `work` when the run is told to stop."""
@@ -317,7 +341,8 @@ class Run:
         if steps >= train.steps:
             return
         if train.eval_every and steps % train.eval_every == 0:
-            await self._evaluate(f"at version {self._version} of")
+            with contextlib.suppress(_StoppedError):
+                await self._unless_stopped(self._evaluate(f"at version {self._version} of"))
         if train.checkpoint_every and steps % train.checkpoint_every == 0:
             await self._checkpoint()
 
@@ -358,6 +383,7 @@ class Run:
             **{f"slots/{state}": count for state, count in slots.items() if state != "version"},
         }
         self._record("step", values)
+        await self._executors.look(always=True)
         self._progress.step(values, self._config.train.steps)
 
     def _record(self, kind: str, values: Mapping[str, Any]) -> None:

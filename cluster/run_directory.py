@@ -20,6 +20,8 @@ CONTENT = (
     "metrics.jsonl",
     TARGETS,
     "summary.json",
+    "executors.json",
+    "cache",
     "journal",
     "refused",
     "checkpoints",

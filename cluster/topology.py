@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 from actors.sampler import transfer_backend
 from cluster.buffers import start_buffer
 from cluster.director import follow, start_warmstart
+from cluster.hub import start_hub
 from cluster.ports import free_port
 from cluster.progress import Progress
 from cluster.remote import Remote, host
@@ -25,6 +26,9 @@ from cluster.weights import RemoteSamplers
 from wfr.config import Config
 from wfr.protocols import TransferGroup
 from wfr.shards import ShardedBuffer
+
+if TYPE_CHECKING:
+    from cluster.executor_serving import ServedExecutor
 
 
 class Topology:
@@ -44,6 +48,8 @@ class Topology:
         self.workers: list[Remote] = []
         self.ranks: list[Remote] = []
         self.buffer: Remote | ShardedBuffer
+        self.hub: Remote
+        self._served: ServedExecutor | None = None
 
     @property
     def starting(self) -> str:
@@ -103,12 +109,28 @@ class Topology:
 
     async def start_others(self) -> None:
         """Start the buffer, the learner's ranks (yet empty) and the rollout workers at once."""
+        await self._start_executors()
         shards = start_buffer(self._config, self._run_dir, self._options())
         self.buffer = shards[0] if len(shards) == 1 else ShardedBuffer(shards)
         self.workers = [self._start_worker(i) for i in range(self._config.rollout.workers)]
         self.ranks = [self._start_rank(rank) for rank in range(self._config.learner.ranks)]
         ready = [role.handle.__ray_ready__ for role in (*shards, *self.workers, *self.ranks)]
         await asyncio.gather(*(_ready(method) for method in ready))
+
+    async def _start_executors(self) -> None:
+        """Start the hub, and before it the model that the cluster itself serves, if there is one.
+
+        Raises:
+            BackendConfigError: the cache cannot be opened, or the model does not come up.
+        """
+        if self._config.executor.serve is not None:
+            from cluster.executor_serving import ServedExecutor  # Ray Serve takes a while to import
+
+            self._served = ServedExecutor(self._config.executor.serve, self._run_dir, self._device)
+            executor = self._config.executor.served_at(await self._served.start())
+            self._config = self._config.model_copy(update={"executor": executor})
+        self.hub = start_hub(self._config, self._run_dir, self._options())
+        await self.hub.status()
 
     async def connect(self, samplers: Sequence[Remote]) -> None:
         """(Re)build the weight-transfer group between learner rank 0 and `samplers`."""
@@ -133,6 +155,7 @@ class Topology:
     async def replace_worker(self, index: int, samplers: Mapping[str, Remote]) -> None:
         """Free what a dead worker held in the buffer and start another in its place."""
         await self.buffer.requeue(self._worker_names[index])
+        await self.hub.forget(self._worker_names[index])
         self.workers[index] = self._start_worker(index)
         await self.workers[index].update_samplers(dict(samplers))
 
@@ -142,6 +165,10 @@ class Topology:
             async with asyncio.timeout(_SHUTDOWN_S):
                 closing = [role.close() for role in (*self.workers, *self.ranks)]
                 await asyncio.gather(*closing, return_exceptions=True)
+                if hasattr(self, "hub"):
+                    await asyncio.gather(self.hub.close(), return_exceptions=True)
+                if self._served is not None:
+                    await self._served.close()
 
     def _start_worker(self, index: int) -> Remote:
         name = f"worker-{self._worker_starts}"
@@ -153,6 +180,7 @@ class Topology:
             name,
             model_path=self.model_path,
             run_dir=str(self._run_dir),
+            hub=self.hub,
             options=self._options(max_concurrency=10_000),
         )
 

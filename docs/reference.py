@@ -60,13 +60,18 @@ def _sections() -> Iterator[str]:
 
 def _rows(prefix: str, section: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
     for name, value in section["properties"].items():
-        key, resolved = f"{prefix}.{name}", _resolve(value, schema)
+        key, resolved = f"{prefix}.{name}", _section(value, schema)
         if "properties" in resolved:
             yield from _rows(key, resolved, schema)
+        elif kinds := _kinds(resolved):
+            for kind, reference in kinds.items():
+                section = _resolve({"$ref": reference}, schema)
+                yield f"| `{key}.NAME` | | `kind: {kind}` | {section['description']} |"
+                yield from _rows(f"{key}.NAME", section, schema)
         else:
             cells = (
                 f"`{key}`",
-                f"`{_yaml(value.get('default'))}`",
+                "" if name in section.get("required", ()) else f"`{_yaml(_default(value))}`",
                 _allowed(resolved),
                 " ".join(value.get("description", "").split()),
             )
@@ -78,13 +83,34 @@ def _resolve(value: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str
     return schema["$defs"][reference.rpartition("/")[2]] if reference else value
 
 
+def _default(value: Mapping[str, Any]) -> Any:
+    # What pydantic makes afresh each time, an empty mapping here, has no default in the schema.
+    return {} if value.get("type") == "object" else value.get("default")
+
+
+def _section(value: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The section that a value is, or may be."""
+    options = [option for option in value.get("anyOf", ()) if "$ref" in option]
+    return _resolve(options[0] if options else value, schema)
+
+
+def _kinds(value: Mapping[str, Any]) -> Mapping[str, str]:
+    """Sections by kind, where a mapping holds sections of several kinds."""
+    inside = value.get("additionalProperties")
+    found: Mapping[str, str] = {}
+    if isinstance(inside, Mapping):
+        found = inside.get("discriminator", {}).get("mapping", {})
+    return found
+
+
 def _allowed(value: Mapping[str, Any]) -> str:
     if "anyOf" in value:
         return " or ".join(_allowed(option) for option in value["anyOf"])
     if "enum" in value or "const" in value:
         return ", ".join(f"`{_yaml(item)}`" for item in value.get("enum", [value.get("const")]))
     bounds = [f"{sign} {value[name]:g}" for name, sign in _BOUNDS.items() if name in value]
-    kind = {"null": "`null`", "array": "list"}.get(value["type"], value["type"])
+    names = {"null": "`null`", "array": "list", "object": "mapping"}
+    kind = names.get(value["type"], value["type"])
     return " ".join([kind, ", ".join(bounds)]).strip()
 
 

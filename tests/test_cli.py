@@ -13,7 +13,10 @@ from typer.testing import CliRunner
 from cluster import cli, console
 from cluster.preflight import Check
 from cluster.run import RunFailedError
+from wfr.backends.base import Completion
+from wfr.backends.cache import Cache, Entry
 from wfr.config import Config
+from wfr.executor_config import CacheConfig
 
 GOOD = [Check("python", True, "Python 3.11"), Check("tasks", True, "7 to learn from")]
 SUMMARY = {
@@ -137,7 +140,7 @@ def test_bad_usage(arguments):
 def test_help_names_every_command():
     result = wfr("--help")
     assert result.exit_code == 0
-    for name in ("train", "doctor", "warmstart"):
+    for name in ("train", "doctor", "warmstart", "cache"):
         assert name in result.stdout
 
 
@@ -245,3 +248,17 @@ def test_nothing_starts_where_a_check_fails(fit, launched, write, names, code):
 
 def test_exit_codes_are_the_documented_ones():
     assert (console.DONE, console.FAILED, console.BAD_INPUT, console.NOT_FIT) == (0, 1, 2, 3)
+
+
+# ---- cache
+
+
+def test_cache_exports_what_a_run_has_asked(tmp_path):
+    kept = Cache(CacheConfig(), tmp_path / "cache")
+    kept.put("k", Entry({"prompt": "p"}, Completion("reply")))
+    kept.close()
+    target = tmp_path / "calls.jsonl"
+    assert wfr("cache", str(tmp_path / "cache"), "--out", str(target)).exit_code == 0
+    assert json.loads(target.read_text())["completion"]["text"] == "reply"
+    refused = wfr("cache", str(tmp_path / "nowhere"), "--out", str(target))
+    assert refused.exit_code == console.BAD_INPUT

@@ -17,7 +17,7 @@ from wfr.metric_declarations import METRICS
 from wfr.metrics import MAX_LABEL_VALUES, RunMetrics
 
 UNITS = {"", "seconds", "tokens", "steps", "slots", "ratio", "nats", "losses", "restarts"}
-UNITS |= {"bytes", "groups"}
+UNITS |= {"bytes", "groups", "calls", "requests", "usd", "openings"}
 
 STEP = {
     "kind": "step",
@@ -80,6 +80,24 @@ EVAL = {
 }
 LOST_SAMPLER = {"kind": "sampler_lost", "name": "sampler-0", "why": "killed", "samplers/lost": 1}
 REFUSED = {"kind": "refused", "version": 3, "groups": {}, "groups/refused": {"not_finite": 2}}
+EXECUTOR = {
+    "kind": "executor",
+    "executor/calls": {"Review": 8},
+    "executor/requests": {"main": 3},
+    "executor/failed": {"main": 1},
+    "executor/tokens": {"main": 54},
+    "executor/usd": {"main": 0.5},
+    "executor/seconds": {"main": 1.5},
+    "executor/source_usd": {"hotpotqa": 0.5},
+    "executor/hits": 4,
+    "executor/shared": 2,
+    "executor/hit_ratio": 0.75,
+    "executor/saved_usd": 1.5,
+    "executor/set_aside": 1,
+    "executor/hedges": 1,
+    "executor/down": {"main": 1},
+    "executor/openings": {"main": 1},
+}
 LOST_WORKER = {"kind": "worker_lost", "name": "worker-0", "workers/restarts": 1}
 
 
@@ -123,7 +141,7 @@ def test_names_are_declared_once():
 
 
 def test_every_metric_is_exported_as_declared(metrics, registry):
-    for record in (STEP, EVAL, REFUSED, LOST_SAMPLER, LOST_WORKER):
+    for record in (STEP, EVAL, EXECUTOR, REFUSED, LOST_SAMPLER, LOST_WORKER):
         metrics.observe(record)
     text = generate_openmetrics(registry).decode()
     families = {family.name: family for family in openmetrics.text_string_to_metric_families(text)}

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wfr.backends.base import BackendError, Completion
-from wfr.backends.retry import Retrying
+from wfr.backends.base import Completion
 from wfr.config import SearchConfig
 from wfr.operators.base import ArgumentError, Scope, read_inputs, tagged
 from wfr.operators.ensemble import _label
@@ -18,7 +17,7 @@ from wfr.operators.programmer import Programmer
 from wfr.operators.prompted import PromptedOperator
 from wfr.operators.search import Search
 from wfr.sandbox import Result, Status
-from wfr.testing import FakeBackend, FakeSandbox, HangingBackend
+from wfr.testing import FakeBackend, FakeSandbox
 from wfr.trajectory import StopReason, WorldFailureError
 
 SCOPE = Scope("t")
@@ -177,39 +176,6 @@ def test_tagged_takes_each_up_to_its_first_close(text):
 
 
 # --- retries ---
-
-
-def request(backend, **options):
-    retrying = Retrying(backend, pause_s=0, **{"timeout_s": 5, "retries": 2, **options})
-    return asyncio.run(PromptedOperator(PROMPTED["AnswerGenerate"], retrying).call("q", SCOPE))
-
-
-def test_a_passing_fault_is_tried_again():
-    backend = FakeBackend(BackendError("busy"), BackendError("busy"), "Paris")
-    assert request(backend).text == "Paris"
-    assert len(backend.requests) == 3
-
-
-def test_a_lasting_fault_is_a_fault_of_the_world():
-    backend = FakeBackend(BackendError("busy"))
-    with pytest.raises(
-        WorldFailureError, match=r"failed 3 times on AnswerGenerate.*busy"
-    ) as caught:
-        request(backend)
-    assert caught.value.reason is StopReason.BACKEND_FAILED
-    assert len(backend.requests) == 3
-
-
-def test_a_backend_that_hangs_is_given_up():
-    with pytest.raises(WorldFailureError, match=r"no reply within 0\.01 s"):
-        request(HangingBackend(), timeout_s=0.01, retries=1)
-
-
-def test_a_bug_is_not_tried_again():
-    backend = FakeBackend(KeyError("bug"), "never")
-    with pytest.raises(KeyError):
-        request(backend)
-    assert len(backend.requests) == 1
 
 
 # --- Programmer ---

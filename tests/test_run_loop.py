@@ -116,6 +116,15 @@ class Worker:
         pass
 
 
+class ExecutorHub:
+    """A hub whose run has spent its budget when a test says so."""
+
+    paused = ""
+
+    async def status(self):
+        return {"usage": [], "backends": {}, "paused": self.paused, "cache": {}}
+
+
 class Topology:
     """Fake processes in this event loop."""
 
@@ -123,6 +132,7 @@ class Topology:
 
     def __init__(self, config, events, rank, workers):
         self.events, self.spare = events, workers
+        self.hub = ExecutorHub()
         self.ranks = [rank]
         self.workers = [workers.pop(0)]
         self.started = []
@@ -359,6 +369,21 @@ def test_stopping_while_waiting_for_a_batch_writes_a_checkpoint(tmp_path):
     assert error is None
     assert summary["status"] == "stopped"
     assert summary["steps"] == 0
+    assert events[-2:] == ["save 0", "shut down"]
+
+
+def test_a_run_that_has_spent_its_budget_pauses(tmp_path, monkeypatch):
+    async def spend(run, topology):
+        for _ in range(200):
+            await asyncio.sleep(0)
+        topology.hub.paused = "executor.budget.run.usd=1"
+
+    monkeypatch.setattr("cluster.executors.WATCH_S", 0.01)
+    events, summary, error = _run(tmp_path, workers=[Worker("w", idle=True)], meanwhile=spend)
+    assert error is None
+    assert summary["status"] == "paused"
+    assert summary["reason"] == "executor.budget.run.usd=1 is reached"
+    assert "em_after" not in summary
     assert events[-2:] == ["save 0", "shut down"]
 
 

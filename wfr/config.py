@@ -9,22 +9,18 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from wfr.executor_config import ExecutorConfig
+from wfr.section import Section as _Section
 from wfr.yaml_lines import key_lines, line_of
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; the text says which key, which value, what to do."""
-
-
-class _Section(BaseModel):
-    """A strict, immutable part of the configuration."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class RunConfig(_Section):
@@ -126,14 +122,6 @@ class ThinkActConfig(_Section):
     reward: Literal["paper", "legacy_code"] = "paper"
     """`paper`: format {0, −0.5, −1} + EM; `legacy_code`: what the released scorer does."""
     search: SearchConfig = SearchConfig()
-
-
-class ExecutorConfig(_Section):
-    """Who carries out the operators that need a language model."""
-
-    backend: Literal["rule_based"] = "rule_based"
-    timeout_s: float = Field(60.0, gt=0)
-    retries: int = Field(2, ge=0)
 
 
 class SandboxConfig(_Section):
@@ -672,9 +660,14 @@ def _explain(error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"]) or "(whole file)"
     if error["type"] == "extra_forbidden":
         return f"{key}: unknown key; allowed here: {', '.join(_siblings(error['loc']))}"
+    if error["type"] == "union_tag_invalid":
+        ctx = error["ctx"]
+        return f"{key}: {ctx['discriminator']} is none of {ctx['expected_tags']}"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return message if key == "(whole file)" else f"{key}: {message}"
+    if isinstance(error["input"], Mapping | list):  # long, and it may hold what nobody should see
+        return f"{key}: {message}"
     return f"{key}={error['input']!r}: {message}"
 
 
@@ -686,6 +679,32 @@ def _place(location: Sequence[int | str], lines: Mapping[tuple[str | int, ...], 
 def _siblings(location: Sequence[int | str]) -> list[str]:
     model: Any = Config
     for part in location[:-1]:
-        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
-        model = field.annotation if field else None
+        model = _inside(model, part)
     return sorted(model.model_fields) if hasattr(model, "model_fields") else []
+
+
+def _inside(kind: Any, part: int | str) -> Any:
+    """The type that `part` of a location leads to: a field, a mapping's value, a union's member."""
+    if hasattr(kind, "model_fields"):
+        field = kind.model_fields.get(part)
+        return _section_of(field.annotation) if field else None
+    if get_origin(kind) is dict:
+        return _section_of(get_args(kind)[1])
+    return next((m for m in get_args(kind) if _kind(m) == part), None)
+
+
+def _section_of(annotation: Any) -> Any:
+    """Without `Annotated` and `| None`."""
+    if get_origin(annotation) is Annotated:
+        return _section_of(get_args(annotation)[0])
+    members = [m for m in get_args(annotation) if m is not type(None)]
+    if isinstance(annotation, types.UnionType) and len(members) == 1:
+        return members[0]
+    return annotation
+
+
+def _kind(model: Any) -> Any:
+    """Value of the field that tells the members of a union apart."""
+    return next(
+        (f.default for name, f in model.model_fields.items() if name in ("kind", "name")), None
+    )

@@ -71,6 +71,18 @@ def _step(
     return Metric(name, kind, unit, help_, "step", keys, label)
 
 
+def _executor(
+    kind: Literal["counter", "gauge"],
+    name: str,
+    unit: str,
+    source: str | dict[str, str],
+    help_: str,
+    label: str = "",
+) -> Metric:
+    keys = source if isinstance(source, str) else types.MappingProxyType(source)
+    return Metric(name, kind, unit, help_, "executor", keys, label)
+
+
 def _eval(name: str, unit: str, source: str, help_: str, label: str = "") -> Metric:
     return Metric(name, "gauge", unit, help_, "eval", source, label)
 
@@ -322,6 +334,115 @@ METRICS: tuple[Metric, ...] = (
         "refused",
         "groups/refused",
         label="reason",
+    ),
+    # executors, since the beginning of the run
+    _executor(
+        "counter",
+        "wfr_executor_calls_total",
+        "calls",
+        "executor/calls",
+        "Calls of operators that an executor carries out.",
+        label="operator",
+    ),
+    _executor(
+        "counter",
+        "wfr_executor_requests_total",
+        "requests",
+        "executor/requests",
+        "Requests sent to a backend, every attempt and hedge counted.",
+        label="backend",
+    ),
+    _executor(
+        "counter",
+        "wfr_executor_failed_requests_total",
+        "requests",
+        "executor/failed",
+        "Requests that brought no proper reply.",
+        label="backend",
+    ),
+    _executor(
+        "counter",
+        "wfr_executor_tokens_total",
+        "tokens",
+        "executor/tokens",
+        "Prompt and completion tokens that a backend was paid for.",
+        label="backend",
+    ),
+    _executor(
+        "counter",
+        "wfr_executor_cost_usd_total",
+        "usd",
+        "executor/usd",
+        "US dollars spent, by the configured prices.",
+        label="backend",
+    ),
+    _executor(
+        "counter",
+        "wfr_executor_source_cost_usd_total",
+        "usd",
+        "executor/source_usd",
+        "US dollars spent, by task source.",
+        label="source",
+    ),
+    _executor(
+        "counter",
+        "wfr_executor_busy_seconds_total",
+        "seconds",
+        "executor/seconds",
+        "Time from call to answer, summed over calls that ran side by side.",
+        label="backend",
+    ),
+    _executor(
+        "counter",
+        "wfr_executor_saved_calls_total",
+        "calls",
+        {"cache": "executor/hits", "in_flight": "executor/shared"},
+        "Calls that the cache, or an identical call under way, answered.",
+        label="by",
+    ),
+    _executor(
+        "gauge",
+        "wfr_executor_saved_ratio",
+        "ratio",
+        "executor/hit_ratio",
+        "Share of all calls that the cache, or an identical call under way, answered.",
+    ),
+    _executor(
+        "counter",
+        "wfr_executor_saved_usd_total",
+        "usd",
+        "executor/saved_usd",
+        "US dollars that those calls would have cost.",
+    ),
+    _executor(
+        "counter",
+        "wfr_executor_set_aside_calls_total",
+        "calls",
+        "executor/set_aside",
+        "Calls that no attempt could answer; their episodes were not scored.",
+    ),
+    _executor(
+        "counter",
+        "wfr_executor_hedged_requests_total",
+        "requests",
+        "executor/hedges",
+        "Requests sent beside a slow one.",
+    ),
+    _executor(
+        "gauge",
+        "wfr_executor_down",
+        "",
+        "executor/down",
+        "Whether a backend counts as down, and workers wait for it (1) or not (0).",
+        label="backend",
+    ),
+    _executor(
+        "counter",
+        "wfr_executor_circuit_openings_total",
+        "openings",
+        "executor/openings",
+        "How often a backend went down.",
+        label="backend",
     ),
     # lost processes
     Metric(

@@ -51,6 +51,37 @@ class HangingBackend:
         raise AssertionError("unreachable")
 
 
+class FakeClock:
+    """Seconds that pass when a test says so; `clock()` reads them, `sleep` waits for them."""
+
+    def __init__(self) -> None:
+        """Begin at 0."""
+        self.now = 0.0
+        self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
+
+    def __call__(self) -> float:
+        """Seconds since the beginning."""
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until so many seconds have passed."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._sleepers.append((self.now + seconds, future))
+        await future
+
+    async def pass_(self, seconds: float) -> None:
+        """Let time pass, waking each sleeper at its moment; other tasks run in between."""
+        end = self.now + seconds
+        await settle()
+        while due := [s for s in self._sleepers if s[0] <= end and not s[1].done()]:
+            moment, future = min(due, key=lambda sleeper: sleeper[0])
+            self.now = max(self.now, moment)
+            future.set_result(None)
+            await settle()
+        self.now = end
+        await settle()
+
+
 class FakeSandbox:
     """A sandbox with known outcomes by program; any other program passes without output."""
 

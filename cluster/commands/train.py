@@ -74,7 +74,7 @@ def _preflight(config: Config, *, overwrite: bool) -> None:
     results = checks(config, overwrite=overwrite)
     faults = explain(results)
     if faults:
-        bad_input = {"tasks", "model", "tokenizer", "run directory"}
+        bad_input = {"executors", "tasks", "model", "tokenizer", "run directory"}
         failing = {check.name for check in results if not check.ok}
         fail(BAD_INPUT if failing <= bad_input else NOT_FIT, faults)
 
@@ -87,6 +87,11 @@ def _show(summary: dict[str, Any], *, as_json: bool) -> None:
         typer.echo(
             f"run {summary['name']}: {summary['status']}, {summary['steps']} of "
             f"{summary['batches']} recorded batches, lag at most {summary['max_lag_seen']}"
+        )
+        return
+    if summary["status"] == "paused":
+        typer.echo(
+            f"run {summary['name']}: paused, because {summary['reason']}; raise it and resume"
         )
         return
     if "em_before" not in summary:

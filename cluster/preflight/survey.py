@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cluster.preflight.check import Check
 from cluster.preflight.director import model_checks
+from cluster.preflight.executors import executor_check
 from cluster.preflight.installation import installation_checks
 from cluster.preflight.machine import machine_checks
 from cluster.preflight.run import directory_check, operator_check, task_check
@@ -21,6 +22,7 @@ def checks(config: Config, *, overwrite: bool = False) -> list[Check]:
     return [
         *installation_checks(),
         *machine_checks(config),
+        executor_check(config),
         *model_checks(config.model.path),
         task_check(config),
         operator_check(config),

@@ -34,9 +34,10 @@ class Completion:
 
     Attributes:
         status: `ok`; or why there is no proper reply, which is the operator's business: `refused`
-            by the model or its filter, `too_long` for the model, `over_budget` of the episode. The
-            text then says so.
+            by the model or its filter, `too_long` for the model, `over_budget` of the episode (the
+            text then says so), `cut` at the most tokens that were allowed.
         backend: who replied, where the backend that was asked passes requests on.
+        saved_usd: what the reply would have cost, had a cache not given it.
     """
 
     text: str
@@ -47,6 +48,7 @@ class Completion:
     cache_hit: bool = False
     status: str = "ok"
     backend: str = ""
+    saved_usd: float = 0.0
 
 
 class BackendError(Exception):
@@ -54,12 +56,20 @@ class BackendError(Exception):
 
     Attributes:
         retry_after_s: how long the backend asked to be left alone, if it did.
+        busy: the backend is well, but asked too much.
     """
 
-    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, message: str, retry_after_s: float | None = None, *, busy: bool = False
+    ) -> None:
         """Say what failed."""
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.busy = busy
+
+
+class RejectedError(Exception):
+    """A request that the backend, which is well, will never take: the episode is set aside."""
 
 
 class BackendConfigError(Exception):
@@ -79,6 +89,7 @@ class Backend(Protocol):
 
         Raises:
             BackendError: another attempt may succeed.
+            RejectedError: no attempt at this request will.
             BackendConfigError: none will; the run has to stop.
         """
         ...

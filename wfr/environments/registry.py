@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from wfr.backends.base import Backend
-from wfr.backends.retry import Retrying
-from wfr.backends.rule_based import RuleBased
-from wfr.config import Config, ExecutorConfig, SandboxConfig
+from wfr.backends.executors import Executors
+from wfr.backends.hub import Hub, HubLike
+from wfr.config import Config, SandboxConfig
 from wfr.environments.base import Environment
 from wfr.environments.think_act import ThinkAct
 from wfr.operators.library import make_pool
@@ -19,28 +18,32 @@ from wfr.tasks.source import TaskSource
 from wfr.trajectory import StopReason, WorldFailureError
 
 
-def make_factory(config: Config, source: TaskSource) -> EnvironmentFactory:
-    """Build the shared parts; raises ValueError where the configuration names what is not there."""
-    return EnvironmentFactory(config, source)
+def make_factory(
+    config: Config, source: TaskSource, hub: HubLike | None = None, worker: str = "worker"
+) -> EnvironmentFactory:
+    """Build the shared parts; `hub` is what all workers share of the executors, none: alone.
 
-
-def make_backend(config: ExecutorConfig) -> Backend:
-    """The executor that the configuration names, with its timeout and retries."""
-    return Retrying(RuleBased(), timeout_s=config.timeout_s, retries=config.retries)
+    Raises:
+        ValueError: the configuration names what is not there.
+        BackendConfigError: an executor's key or file is not there.
+    """
+    executors = Executors(config.executor, hub or Hub(config.executor), worker)
+    return EnvironmentFactory(config, source, executors)
 
 
 class EnvironmentFactory:
     """Makes environments that share one search index, one sandbox and one backend."""
 
-    def __init__(self, config: Config, source: TaskSource) -> None:
+    def __init__(self, config: Config, source: TaskSource, executors: Executors) -> None:
         """Build the index now; the sandbox starts at its first use."""
         self._config = config.environment
         self._sandbox = LazySandbox(config.sandbox)
+        self._executors = executors
         self._pool = make_pool(
             config.environment.pool,
             search=Search(config.environment.search, source.corpus()),
             sandbox=self._sandbox,
-            backend=make_backend(config.executor),
+            backend=executors,
         )
 
     def __call__(self) -> Environment:
@@ -48,7 +51,8 @@ class EnvironmentFactory:
         return ThinkAct(self._config, self._pool)
 
     async def close(self) -> None:
-        """End the sandbox's processes."""
+        """End the executors' connections and the sandbox's processes."""
+        await self._executors.close()
         await self._sandbox.close()
 
 
