@@ -131,7 +131,12 @@ def test_an_unreachable_node_is_noted_and_not_refused():
     ("change", "code"),
     [
         (AddOperator("plan"), Code.UNKNOWN_OPERATOR),
-        (AddOperator("no name"), Code.SYNTAX),
+        (AddOperator("no name"), Code.UNKNOWN_OPERATOR),
+        (AddOperator("done"), Code.UNKNOWN_OPERATOR),
+        (AddParallel(("Plan", "")), Code.UNKNOWN_OPERATOR),
+        (AddConditional("Verify", "Plan", "plan"), Code.UNKNOWN_OPERATOR),
+        (AddLoop(("Plan",), 2, "verify"), Code.UNKNOWN_OPERATOR),
+        (Modify("node_99", "plan"), Code.UNKNOWN_OPERATOR),
         (AddOperator("Plan", "x"), Code.PROMPT_TOO_SHORT),
         (AddOperator("Plan", "x" * 5000), Code.PROMPT_TOO_LONG),
         (AddOperator("Plan", place=Place(5)), Code.BAD_POSITION),
@@ -172,6 +177,7 @@ def test_each_refusal(change, code):
     assert isinstance(result, Refused)
     assert result.code is code
     assert result.message
+    assert result.hint
 
 
 def test_limits_on_size_and_depth():

@@ -243,6 +243,19 @@ def test_programmer_gives_up_after_three_programs():
     assert table.sandbox.programs == ["loop"] * 3
 
 
+def test_a_megabyte_of_output_loses_its_middle():
+    output = "a" * 500_000 + "b" * 500_000
+    text = value_of_program(output).text
+    assert (text[0], text[-1]) == ("a", "b")
+    assert "980000 characters left out" in text
+    assert len(text) < 21_000
+
+
+def value_of_program(output):
+    table = Table("<code>x</code>", outcomes={"x": Result(Status.PASSED, stdout=output)})
+    return table.run("Programmer").value
+
+
 def test_programmer_without_a_program():
     assert error("Programmer", "let me think") == "no_code"
 

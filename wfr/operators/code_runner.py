@@ -95,6 +95,10 @@ async def available(sandbox: CodeRunner, code: str, tests: Sequence[str] = ()) -
 
 def shown(result: CodeResult) -> str:
     """What the director sees of a run: the output, or the last line of the error."""
+    return _cut(_said(result))
+
+
+def _said(result: CodeResult) -> str:
     if result.status == "passed":
         return result.stdout.strip() or result.value or NO_OUTPUT
     if result.status in _LIMITS:
@@ -103,4 +107,13 @@ def shown(result: CodeResult) -> str:
     return f"error: {lines[-1].strip()}" if lines else "error"
 
 
+def _cut(text: str) -> str:
+    """A program may print a megabyte, which no prompt and no cache has room for."""
+    if len(text) <= _MOST_CHARS:
+        return text
+    half = _MOST_CHARS // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+
+
 NO_OUTPUT = "(no output)"
+_MOST_CHARS = 20_000

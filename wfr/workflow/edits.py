@@ -161,17 +161,45 @@ class Refused:
 
 def apply(workflow: Workflow, edit: Edit, rules: Rules) -> Applied | Refused:
     """The workflow after an edit, or the reason why there is none."""
+    unknown = next((n for n in _named_operators(edit) if n not in rules.operators), None)
+    if unknown is not None:
+        message = f"there is no operator {unknown[:40]!r}"
+        return Refused(Code.UNKNOWN_OPERATOR, message, f"operators: {', '.join(rules.operators)}")
     try:
         changed, nodes, message = _change(workflow, edit)
     except _RefusedError as error:
         return error.refused
     except WorkflowError as error:
-        return Refused(error.code, error.message)
+        return Refused(error.code, error.message, _HINTS.get(error.code, ""))
     problems = check(changed, rules)
     if problems:
         first = problems[0]
         return Refused(first.code, first.message, first.hint)
     return Applied(changed, nodes, message, unreachable(changed))
+
+
+_HINTS = {
+    Code.UNKNOWN_INPUT: "<inputs> names nodes of the workflow, as far as they can have run",
+    Code.SELF_REFERENCE: "let it read a node before it",
+    Code.CYCLE: "let it read nodes that do not wait for it; a structure runs as a whole",
+    Code.TOO_FEW_OPERATORS: "name the operators that the structure needs",
+    Code.BAD_COUNT: "choose a count of at least 1",
+}
+
+
+def _named_operators(edit: Edit) -> tuple[str, ...]:
+    match edit:
+        case AddOperator() | Modify():
+            return (edit.operator,)
+        case AddParallel():
+            return edit.operators
+        case AddConditional():
+            arms = tuple(filter(None, (edit.on_true, edit.on_false)))
+            return (edit.condition, *arms)
+        case AddLoop():
+            return (*edit.operators, edit.until) if edit.until else edit.operators
+        case Delete() | SetPrompt() | Finish():
+            return ()
 
 
 class _RefusedError(Exception):
