@@ -2,7 +2,7 @@
 
 `data/groups.arrow` holds groups of a run of the quickstart: real samples of a real engine, real
 observations, real operator calls. A larger trajectory is a recorded one whose turns are repeated
-until it has the wanted length.
+until there are about sixteen, and whose tokens and messages are then stretched.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from wfr.schema import from_batch
-from wfr.trajectory import Group, Trajectory, Turn, VersionSpan
+from wfr.trajectory import Group, Message, Trajectory, Turn, VersionSpan
 
+TURNS = 16
 DATA = Path(__file__).parent / "data" / "groups.arrow"
 
 
@@ -48,7 +49,8 @@ def groups(count: int, size: int, longest: int, seed: int = 0) -> list[Group]:
 def _scaled(row: Trajectory, tokens: int, *, group_id: str, sibling: int) -> Trajectory:
     first = row.turns[0].start
     period = row.turns[-1].observation_end - first
-    times = max(1, (tokens - first) // period)
+    times = max(1, TURNS // len(row.turns))
+    factor = max(1, tokens // (first + times * period))
 
     def again(column: np.ndarray) -> np.ndarray:
         return np.concatenate([column[:first], *[column[first : first + period]] * times])
@@ -57,29 +59,30 @@ def _scaled(row: Trajectory, tokens: int, *, group_id: str, sibling: int) -> Tra
     repeat = np.repeat(np.arange(times, dtype=np.int16), period) * len(row.turns)
     turn_id[first:] += np.where(turn_id[first:] >= 0, repeat, 0).astype(np.int16)
     shifts = range(0, times * period, period)
+    messages = row.messages[:1] + row.messages[1:] * times
     return dataclasses.replace(
         row,
         task_id="task",
         group_id=group_id,
         sibling=sibling,
-        tokens=again(row.tokens),
-        turn_id=turn_id,
-        behaviour_logprob=again(row.behaviour_logprob),
-        turns=[_moved_turn(turn, shift) for shift in shifts for turn in row.turns],
+        tokens=np.repeat(again(row.tokens), factor),
+        turn_id=np.repeat(turn_id, factor),
+        behaviour_logprob=np.repeat(again(row.behaviour_logprob), factor),
+        turns=[_moved(turn, shift, factor) for shift in shifts for turn in row.turns],
         version_spans=[
-            VersionSpan(span.start + shift, span.end + shift, 0)
+            VersionSpan((span.start + shift) * factor, (span.end + shift) * factor, 0)
             for shift in shifts
             for span in row.version_spans
         ],
-        messages=row.messages[:1] + row.messages[1:] * times,
+        messages=[Message(m.role, m.content * factor) for m in messages],
         operator_calls=row.operator_calls * times,
     )
 
 
-def _moved_turn(turn: Turn, shift: int) -> Turn:
+def _moved(turn: Turn, shift: int, factor: int) -> Turn:
     return dataclasses.replace(
         turn,
-        start=turn.start + shift,
-        end=turn.end + shift,
-        observation_end=turn.observation_end + shift,
+        start=(turn.start + shift) * factor,
+        end=(turn.end + shift) * factor,
+        observation_end=(turn.observation_end + shift) * factor,
     )
