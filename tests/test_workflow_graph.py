@@ -96,6 +96,13 @@ def test_what_is_no_workflow(nodes, code):
     assert caught.value.code is code
 
 
+@pytest.mark.parametrize("next_id", [0, -1, 10**9])
+def test_a_counter_that_gives_no_ids(next_id):
+    with pytest.raises(WorkflowError) as caught:
+        Workflow((), next_id)
+    assert caught.value.code is Code.BAD_ID
+
+
 def test_an_input_may_name_a_structure_or_a_node_inside_one():
     text = "[Plan, Custom -> Custom]@node_9"  # ids stand before structures
     with pytest.raises(WorkflowError):

@@ -24,6 +24,8 @@ from wfr.workflow.nodes import (
     walk,
 )
 
+_LAST_ID = 999_999_999  # what NODE_ID has digits for
+
 
 @dataclasses.dataclass(frozen=True)
 class Workflow:
@@ -45,6 +47,8 @@ class Workflow:
 
     def __post_init__(self) -> None:
         """Check ids, shapes, inputs and cycles."""
+        if not 1 <= self.next_id <= _LAST_ID:
+            raise WorkflowError(Code.BAD_ID, f"next_id {self.next_id} is not in 1 to {_LAST_ID}")
         seen: set[str] = set()
         for node in walk(self.nodes):
             _check_id(node, seen, self.next_id)
