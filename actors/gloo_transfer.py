@@ -26,9 +26,15 @@ from wfr.buckets import STORE_PREFIX, TensorSpec, buckets
 
 
 def register() -> None:
-    """Entry point `vllm.general_plugins`: make `backend="gloo"` known to vLLM."""
-    if "gloo" not in WeightTransferEngineFactory._registry:
-        WeightTransferEngineFactory.register_engine("gloo", __name__, "GlooTransferEngine")
+    """Entry point `vllm.general_plugins`: make our engines known to vLLM."""
+    engines = {
+        "gloo": (__name__, "GlooTransferEngine"),
+        "checked_gloo": ("actors.checked_transfer", "CheckedGlooEngine"),
+        "checked_nccl": ("actors.checked_transfer", "CheckedNCCLEngine"),
+    }
+    for backend, (module, name) in engines.items():
+        if backend not in WeightTransferEngineFactory._registry:
+            WeightTransferEngineFactory.register_engine(backend, module, name)
 
 
 @dataclasses.dataclass
@@ -69,6 +75,7 @@ class GlooTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Start without a group; the trainer's handshake opens it."""
         super().__init__(*args, **kwargs)
+        self._reloading = False
         self._group: Any = None  # torch's stubs do not know the methods of ProcessGroupGloo
         self._bucket_bytes = 0
 
@@ -87,7 +94,10 @@ class GlooTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
         """Give the parameters their loaders back: vLLM repacks weights on CPU after loading."""
         from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
 
+        if self._reloading:  # the last update broke off: drop what it left in half-loaded layers
+            self.finish_weight_update()
         initialize_layerwise_reload(self.model)
+        self._reloading = True
 
     def finish_weight_update(self) -> None:
         """Repack the freshly loaded layers."""
@@ -100,23 +110,36 @@ class GlooTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
         for layer in self.model.modules():
             if isinstance(layer, ParallelLMHead):
                 layer.quant_method.process_weights_after_loading(layer)
+        self._reloading = False
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
         """Receive all tensors of one update; Gloo is synchronous, so nothing is left to await."""
         self.receive_weights(self.parse_update_info(update_info))
 
     def receive_weights(self, update_info: GlooUpdateInfo) -> None:
-        """Receive bucket after bucket and load each."""
+        """Load bucket after bucket, each while the next one is on its way: two at most are held."""
         if self._group is None:
             raise RuntimeError("the Gloo transfer group was not opened before an update")
         model: Any = self.model  # every vLLM model can load_weights, but nn.Module cannot
-        for bucket in buckets(update_info.specs(), self._bucket_bytes):
-            model.load_weights(self._receive(bucket))
+        cut = list(buckets(update_info.specs(), self._bucket_bytes))
+        coming = [self._receive(bucket) for bucket in cut[:1]]
+        for number, bucket in enumerate(cut):
+            flat, arrival = coming.pop()
+            arrival.wait()
+            coming = [self._receive(following) for following in cut[number + 1 : number + 2]]
+            model.load_weights(self._tensors(bucket, flat))
 
-    def _receive(self, bucket: list[TensorSpec]) -> Iterator[tuple[str, torch.Tensor]]:
-        assert self._group is not None
+    def _receive(self, bucket: list[TensorSpec]) -> tuple[torch.Tensor, Any]:
+        """Where a bucket is going to be, and the work that puts it there.
+
+        Memory of its own for each: vLLM keeps tensors until their layer is complete.
+        """
         flat = torch.empty(sum(spec.nbytes for spec in bucket), dtype=torch.uint8)
-        self._group.broadcast([flat]).wait()
+        return flat, self._group.broadcast([flat])
+
+    def _tensors(
+        self, bucket: list[TensorSpec], flat: torch.Tensor
+    ) -> Iterator[tuple[str, torch.Tensor]]:
         offset = 0
         for spec in bucket:
             part = flat[offset : offset + spec.nbytes]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from actors.places import Places
+from actors.resend import sample_whole
 from wfr.config import Config
 from wfr.protocols import PeerLostError, Sample, SamplingRequest
 from wfr.trajectory import VersionSpan
@@ -27,7 +29,10 @@ class Sampler:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         settings = config.sampler
-        transfer = WeightTransferConfig(backend=transfer_backend(config, device))
+        backend = transfer_backend(config, device)
+        if config.weights.checksums:
+            backend = f"checked_{backend}"
+        transfer = WeightTransferConfig(backend=backend)
         args: dict[str, Any] = {
             "model": model_path,
             "dtype": config.model.dtype,
@@ -48,9 +53,9 @@ class Sampler:
         self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
         self._version = version
         self._epoch = 0
-        self._pause_mode: Literal["wait", "keep"] = (
-            "wait" if settings.in_flight == "finish_turn" else "keep"
-        )
+        self._paused = False
+        self._updating = False
+        self._in_flight = settings.in_flight
         # What would only queue inside the engine waits here, so that its salt is still right when
         # the engine schedules it.
         self._places = Places(settings.max_num_seqs)
@@ -62,9 +67,80 @@ class Sampler:
 
     async def sample(self, request: SamplingRequest) -> Sample:
         """Sample one continuation; it may span weight updates, and its spans say where."""
-        from vllm import SamplingParams, TokensPrompt
+        async with self._places.hold(request.priority):
+            return await sample_whole(self._generate, request, self._text)
+
+    async def init_transfer(self, init_info: Mapping[str, Any]) -> None:
+        """Join the trainer's weight-transfer group."""
+        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
+
+        request = WeightTransferInitRequest(dict(init_info))
+        with _alive():
+            await self._engine.init_weight_transfer_engine(request)
+
+    async def begin_update(self) -> None:
+        """Hold generation still; `sampler.in_flight` says what becomes of turns being sampled.
+
+        An update that was begun before and never finished is replaced by this one.
+        """
+        with _alive():
+            if self._updating:
+                self._updating = False
+                await self._engine.finish_weight_update()
+            if not self._paused:
+                # From here on new requests, with a new salt, wait behind the pause.
+                self._epoch += 1
+                mode, clear_cache = _PAUSES[self._in_flight]
+                await self._engine.pause_generation(mode=mode, clear_cache=clear_cache)
+                self._paused = True
+            await self._engine.start_weight_update()
+            self._updating = True
+
+    async def receive_update(self, update_info: Mapping[str, Any]) -> None:
+        """Receive the tensors that `update_info` names; returns when all are loaded."""
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        try:
+            with _alive():
+                await self._engine.update_weights(WeightTransferUpdateRequest(dict(update_info)))
+        except BaseException:
+            self._updating = False  # the engine has ended the update
+            raise
+
+    async def prepare_update(self, checksums: Sequence[Any] | None = None) -> None:
+        """Phase one: the weights are whole, checked, and installed; nothing samples from them yet.
+
+        `checksums` are rows of (bucket, tensor, checksum) as the trainer sent them.
+        """
+        if checksums is not None:
+            await self.receive_update({"checksums": checksums})
+        with _alive():
+            await self._engine.finish_weight_update()
+        self._updating = False
+
+    async def commit_update(self, version: int) -> None:
+        """Phase two: put the installed weights in force as `version` and go on generating."""
+        with _alive():
+            await self._engine.update_weight_version(str(version))
+            self._version = version
+            await self._engine.resume_generation()
+            self._paused = False
+
+    async def watch(self, every_s: float = 0.5) -> None:
+        """Return never; raise PeerLostError soon after the engine has died."""
+        while not self._engine.errored:
+            await asyncio.sleep(every_s)
+        raise PeerLostError(f"the vLLM engine has died: {self._engine.dead_error}")
+
+    def shutdown(self) -> None:
+        """Stop the engine and its processes."""
+        self._engine.shutdown()
+
+    async def _generate(self, request: SamplingRequest) -> Sample:
+        """One request to the engine."""
+        from vllm import SamplingParams
+        from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind
-        from vllm.v1.engine.exceptions import EngineDeadError
 
         params = SamplingParams(
             max_tokens=request.max_tokens,
@@ -78,54 +154,28 @@ class Sampler:
             flat_logprobs=True,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        tokens = list(request.tokens)
-        async with self._places.hold(request.priority):
-            # The salt keeps a prefix computed by older weights away from requests after an update.
-            prompt = TokensPrompt(prompt_token_ids=tokens, cache_salt=f"epoch-{self._epoch}")
-            try:
-                async for output in self._engine.generate(prompt, params, uuid.uuid4().hex):
-                    if output.finished:
-                        return _sample(output.outputs[0])
-            except EngineDeadError as error:
-                raise PeerLostError(f"the vLLM engine has died: {error}") from error
+        # The salt keeps a prefix computed by older weights away from requests after an update.
+        # As rendered input the request reaches the engine before anything else is sent there, a
+        # pause above all; a raw prompt would go through a thread first, and its salt grow old.
+        prompt = tokens_input(list(request.tokens), cache_salt=f"epoch-{self._epoch}")
+        with _alive():
+            async for output in self._engine.generate(prompt, params, uuid.uuid4().hex):
+                if output.finished:
+                    return _sample(output.outputs[0])
         raise RuntimeError("the engine ended a request without finishing it")
 
-    async def init_transfer(self, init_info: Mapping[str, Any]) -> None:
-        """Join the trainer's weight-transfer group."""
-        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
-
-        await self._engine.init_weight_transfer_engine(WeightTransferInitRequest(dict(init_info)))
-
-    async def begin_update(self) -> None:
-        """Hold generation still; in-flight requests keep their KV cache or finish their turns."""
-        self._epoch += 1
-        await self._engine.pause_generation(mode=self._pause_mode, clear_cache=False)
-        await self._engine.start_weight_update()
-
-    async def receive_update(self, update_info: Mapping[str, Any]) -> None:
-        """Receive the tensors that `update_info` names; returns when all are loaded."""
-        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
-
-        await self._engine.update_weights(WeightTransferUpdateRequest(dict(update_info)))
-
-    async def finish_update(self, version: int) -> None:
-        """Put the received weights in force as `version` and go on generating."""
-        await self._engine.finish_weight_update(str(version))
-        self._version = version
-        await self._engine.resume_generation()
-
-    async def watch(self, every_s: float = 0.5) -> None:
-        """Return never; raise PeerLostError soon after the engine has died."""
-        while not self._engine.errored:
-            await asyncio.sleep(every_s)
-        raise PeerLostError(f"the vLLM engine has died: {self._engine.dead_error}")
-
-    def shutdown(self) -> None:
-        """Stop the engine and its processes."""
-        self._engine.shutdown()
+    def _text(self, tokens: Sequence[int]) -> str:
+        return self._engine.get_tokenizer().decode(tokens, skip_special_tokens=False)
 
 
 _CPU_BLOCK = 32
+_PAUSES: dict[str, tuple[Literal["keep", "wait", "abort"], bool]] = {
+    "keep_kv": ("keep", False),
+    "recompute_kv": ("keep", True),  # clearing preempts what runs: its KV is computed again
+    "finish_turn": ("wait", False),
+    "abort_resend": ("abort", False),
+}
+"""For each policy vLLM's way to pause, and whether all KV caches are cleared."""
 
 
 def transfer_backend(config: Config, device: str) -> str:
@@ -133,6 +183,17 @@ def transfer_backend(config: Config, device: str) -> str:
     if config.weights.backend != "auto":
         return config.weights.backend
     return "nccl" if device == "cuda" else "gloo"
+
+
+@contextlib.contextmanager
+def _alive() -> Iterator[None]:
+    """Say PeerLostError where vLLM says that its engine is dead."""
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    try:
+        yield
+    except EngineDeadError as error:
+        raise PeerLostError(f"the vLLM engine has died: {error}") from error
 
 
 def _set_environment(config: Config, device: str) -> None:
@@ -146,6 +207,8 @@ def _set_environment(config: Config, device: str) -> None:
 
 def _sample(output: Any) -> Sample:
     tokens = np.asarray(output.token_ids, np.int32)
+    if not len(tokens):  # cut off before its first token
+        return Sample(tokens, np.empty(0, np.float32), (), output.finish_reason)
     # Entry 0 of each position is the sampled token's; there are no others with logprobs=0.
     flat = output.logprobs
     logprob = np.asarray(flat.logprobs, np.float32)[np.asarray(flat.start_indices, np.int64)]

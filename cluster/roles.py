@@ -20,7 +20,7 @@ from cluster.weights import RemoteSamplers
 from wfr.config import Config
 from wfr.environments.registry import make_factory
 from wfr.journal import Journal
-from wfr.protocols import TransferGroup
+from wfr.protocols import Publication, TransferGroup
 from wfr.spill import Spilled
 from wfr.tasks.registry import make_source
 
@@ -72,7 +72,11 @@ class HostedLearner:
         """(Re)build the weight-transfer group."""
         self._learner.connect(group, client)
 
-    def publish(self) -> int:
+    def hold(self) -> None:
+        """Keep the weights until they are published."""
+        self._learner.hold()
+
+    def publish(self) -> Publication:
         """Send the current weights to every sampler; returns their version."""
         return self._learner.publish()
 

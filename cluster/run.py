@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.worker import RepeatedFailureError
@@ -39,10 +40,11 @@ from wfr.buffer import BufferClosedError
 from wfr.config import Config
 from wfr.groups import Batch
 from wfr.metrics import RunMetrics
-from wfr.protocols import PeerLostError, PublishError
+from wfr.protocols import PeerLostError, Publication, PublishError
 from wfr.soundness import BatchRefusedError, Refusal
 
 if TYPE_CHECKING:
+    from cluster.remote import Remote
     from cluster.topology import Topology
 
 T = TypeVar("T")
@@ -54,6 +56,15 @@ class RunFailedError(RuntimeError):
 
 class _StoppedError(Exception):
     """The run was told to stop before it began to train."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Step:
+    """An optimizer step that is yet to be published; steps are numbered from 1."""
+
+    number: int
+    batch: Batch[Any]
+    metrics: dict[str, float]
 
 
 class Run:
@@ -78,6 +89,8 @@ class Run:
         self._tally = Tally()
         self._pool = SamplerPool(config.sampler.count, topology.start_sampler)
         self._version = 0
+        self._joined: Mapping[str, Remote] | None = None
+        self._steps: asyncio.Queue[_Step] = asyncio.Queue()
         self._losses_in_a_row = 0
         self._refusals = Refusals(config.learner.max_refusals, self._record)
         self._paused = ""
@@ -145,7 +158,7 @@ class Run:
     async def _play(self) -> dict[str, Any]:
         before = await self._unless_stopped(self._evaluate("before"))
         workers = [asyncio.create_task(coroutine) for coroutine in self._keep_workers()]
-        async with background(self._mend(), *map(_result, workers)) as others:
+        async with background(self._mend(), self._publisher(), *map(_result, workers)) as others:
             await others.race(self._train())
             await self._topology.buffer.close()
             await asyncio.wait(workers, timeout=_LAST_WORK_S)
@@ -192,11 +205,13 @@ class Run:
         """The loop that everything else serves."""
         self._progress.phase(f"training, max_lag {self._config.buffer.max_lag}")
         started, idle = time.monotonic(), IdleMeter()
-        while self._tally.steps < self._config.train.steps and not self._stop.is_set():
+        number = 1
+        while number <= self._config.train.steps and not self._stop.is_set():
             batch = await self._next_batch()
             if batch is None:
                 break
-            await self._step(batch)
+            number += await self._step(number, batch)
+        await self._steps.join()
         self._tally.rl_seconds = time.monotonic() - started
         self._tally.idle_shares = idle.read()
 
@@ -211,7 +226,11 @@ class Run:
             self._tally.learner_wait_seconds += time.monotonic() - started
         return batch
 
-    async def _step(self, batch: Batch[Any]) -> None:
+    async def _step(self, number: int, batch: Batch[Any]) -> bool:
+        """Train on a batch; its publication may go on beside the next step.
+
+        Returns whether a step was made of it.
+        """
         started = time.monotonic()
         refs = [entry.ref[0] for entry in batch.groups]
         try:
@@ -220,22 +239,37 @@ class Run:
             )
         except BatchRefusedError as error:
             await self._refuse(batch, error.refusals, stepped=False)
-            return
+            return False
         if refused := results[0].pop("refused", ()):
             await self._refuse(batch, [Refusal(**each) for each in refused], stepped=True)
         else:
             self._refusals.none()
-        stepped = time.monotonic()
-        await self._publish()
-        await self._topology.buffer.published(self._version, batch.batch_id)
-        published = time.monotonic()
-        self._tally.steps += 1
-        self._tally.learner_step_seconds += stepped - started
-        self._tally.publish_seconds += published - stepped
-        lags = [batch.version - entry.meta.oldest_version for entry in batch.groups]
-        self._tally.max_lag_seen = max(self._tally.max_lag_seen, *lags)
-        await self._report(batch, results[0], lags, published - stepped)
-        await self._periodic()
+        self._tally.learner_step_seconds += time.monotonic() - started
+        await self._steps.join()
+        await asyncio.gather(*(rank.hold() for rank in self._topology.ranks))
+        self._steps.put_nowait(_Step(number, batch, results[0]))
+        interrupts = self._interrupts(number)
+        if interrupts or not self._config.overlaps_publishing:
+            await self._steps.join()
+        for interrupt in interrupts:
+            await interrupt()
+        return True
+
+    async def _publisher(self) -> None:
+        """Publish step after step; none counts before its weights are in every live sampler."""
+        while True:
+            step = await self._steps.get()
+            started = time.monotonic()
+            await self._publish()
+            version = step.batch.version + 1
+            await self._topology.buffer.published(version, step.batch.batch_id)
+            seconds = time.monotonic() - started
+            self._tally.steps = step.number
+            self._tally.publish_seconds += seconds
+            lags = [step.batch.version - entry.meta.oldest_version for entry in step.batch.groups]
+            self._tally.max_lag_seen = max(self._tally.max_lag_seen, *lags)
+            await self._report(step, lags, seconds)
+            self._steps.task_done()
 
     async def _refuse(
         self, batch: Batch[Any], refusals: Sequence[Refusal], *, stepped: bool
@@ -250,28 +284,49 @@ class Run:
         while True:
             async with self._weights:
                 try:
-                    await self._send()
-                    return
+                    if self._pool.live and not await self._join():
+                        await self._send()
                 except PublishError as error:
-                    why = gist(error)
-                    self._progress.note(f"publishing failed, replacing the samplers: {why}")
-                    for name in self._pool.live:
-                        self._pool.lose(name, "was part of a failed weight update")
-            await self._pool.whole.wait()
+                    self._blame(error)
+                else:
+                    if self._pool.live:
+                        return
+            if not self._pool.live:
+                await self._pool.whole.wait()
+
+    def _blame(self, error: PublishError) -> None:
+        """Lose the samplers that made a publication fail: all where nobody knows which."""
+        self._joined = None
+        lost = error.lost or dict.fromkeys(self._pool.live, "was part of a failed weight update")
+        self._progress.note(f"publishing failed, replacing {', '.join(lost)}: {gist(error)}")
+        for name, why in lost.items():
+            self._pool.lose(name, why)
 
     async def _send(self) -> None:
-        versions = await asyncio.gather(*(rank.publish() for rank in self._topology.ranks))
-        self._version = versions[0]
+        """Publish in all joined samplers; one that fails when the others have it is lost alone."""
+        ranks = self._topology.ranks
+        publications: list[Publication] = await asyncio.gather(*(rank.publish() for rank in ranks))
+        self._version = publications[0].version
+        for name, why in publications[0].lost.items():
+            self._pool.lose(name, why)
 
-    async def _join(self) -> None:
-        """Connect all live samplers and give them the current weights; holds the weights lock."""
+    async def _join(self) -> bool:
+        """Where other samplers live than before, connect them and give them the current weights.
+
+        The caller holds the weights lock. Returns whether there was anything to do.
+        """
         live = self._pool.live
+        if live == self._joined:
+            return False
+        self._joined = None
         if live:
-            await self._topology.connect(list(live.values()))
+            await self._topology.connect(live)
             await self._send()
-        await self._topology.tell_workers(live)
-        if len(live) == self._config.sampler.count:
+        self._joined = live
+        await self._topology.tell_workers(self._pool.live)
+        if len(self._pool.live) == self._config.sampler.count:
             self._pool.whole.set()
+        return True
 
     async def _mend(self) -> None:
         """Replace lost samplers, for as long as the run lasts."""
@@ -299,10 +354,10 @@ class Run:
             async with self._weights:
                 await self._join()
         except (PublishError, PeerLostError) as error:
-            # Whatever died, a whole new set is on the safe side; `changed` brings us here again.
-            for name in self._pool.live:
-                self._pool.lose(name, f"could not join: {gist(error)}")
-            self._pool.changed.set()
+            if not isinstance(error, PublishError):
+                error = PublishError(f"could not join: {gist(error)}")
+            self._blame(error)
+            self._pool.changed.set()  # brings us here again
 
     def _keep_workers(self) -> Iterable[Coroutine[Any, Any, None]]:
         return [self._keep_worker(index) for index in range(self._config.rollout.workers)]
@@ -335,16 +390,20 @@ class Run:
         self._progress.evaluated(label, result)
         return result
 
-    async def _periodic(self) -> None:
-        """Evaluations and checkpoints between the first and the last version."""
-        train, steps = self._config.train, self._tally.steps
-        if steps >= train.steps:
-            return
-        if train.eval_every and steps % train.eval_every == 0:
-            with contextlib.suppress(_StoppedError):
-                await self._unless_stopped(self._evaluate(f"at version {self._version} of"))
-        if train.checkpoint_every and steps % train.checkpoint_every == 0:
-            await self._checkpoint()
+    def _interrupts(self, number: int) -> list[Callable[[], Awaitable[Any]]]:
+        """What comes between this step and the next: an evaluation, a checkpoint."""
+        train = self._config.train
+        due: list[Callable[[], Awaitable[Any]]] = []
+        if number < train.steps:
+            if train.eval_every and number % train.eval_every == 0:
+                due.append(self._evaluate_between)
+            if train.checkpoint_every and number % train.checkpoint_every == 0:
+                due.append(self._checkpoint)
+        return due
+
+    async def _evaluate_between(self) -> None:
+        with contextlib.suppress(_StoppedError):
+            await self._unless_stopped(self._evaluate(f"at version {self._version} of"))
 
     async def _checkpoint(self) -> None:
         target = self._directory.checkpoint(self._version)
@@ -352,18 +411,16 @@ class Run:
         await asyncio.gather(*(rank.save(str(target), state) for rank in self._topology.ranks))
         self._progress.note(f"checkpoint {target}")
 
-    async def _report(
-        self, batch: Batch[Any], metrics: dict[str, float], lags: list[int], publish_s: float
-    ) -> None:
+    async def _report(self, step: _Step, lags: list[int], publish_s: float) -> None:
         self._losses_in_a_row = 0
         buffer = self._topology.buffer
         ledger, slots, memory = await asyncio.gather(
             buffer.ledger(), buffer.gauges(), buffer.memory()
         )
         values = {
-            "step": self._tally.steps,
-            "version": self._version,
-            **metrics,
+            "step": step.number,
+            "version": step.batch.version + 1,
+            **step.metrics,
             "lag/max": max(lags),
             "lag/mean": sum(lags) / len(lags),
             "lag/histogram": dict(sorted(Counter(lags).items())),
@@ -378,8 +435,8 @@ class Run:
             "buffer/spilled_bytes": memory.spilled,
             "buffer/spilled_groups": memory.spilled_groups,
             "buffer/spill_failures": memory.failures,
-            "groups": [entry.group_id for entry in batch.entries],
-            "groups/replayed": [entry.group_id for entry in batch.replayed],
+            "groups": [entry.group_id for entry in step.batch.entries],
+            "groups/replayed": [entry.group_id for entry in step.batch.replayed],
             **{f"slots/{state}": count for state, count in slots.items() if state != "version"},
         }
         self._record("step", values)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,16 +132,18 @@ class Topology:
         self.hub = start_hub(self._config, self._run_dir, self._options())
         await self.hub.status()
 
-    async def connect(self, samplers: Sequence[Remote]) -> None:
+    async def connect(self, samplers: Mapping[str, Remote]) -> None:
         """(Re)build the weight-transfer group between learner rank 0 and `samplers`."""
         each = self._config.sampler.tensor_parallel
         timeout_s = self._config.sampler.update_timeout_s
+        backend = transfer_backend(self._config, self._device)
+        bucket_mib = self._config.weights.bucket_mib or _BUCKET_MIB[backend]
         group = TransferGroup(
-            backend=transfer_backend(self._config, self._device),
+            backend=backend,
             host=self._address,
             port=self._config.weights.port or free_port(),
             world_size=1 + len(samplers) * each,
-            bucket_bytes=self._config.weights.bucket_mib * 2**20,
+            bucket_bytes=bucket_mib * 2**20,
             timeout_s=timeout_s,
         )
         client = RemoteSamplers(samplers, each, timeout_s)
@@ -190,7 +192,11 @@ class Topology:
             self._config,
             run_dir=str(self._run_dir),
             rank=rank,
-            options=self._options(gpus=1, threads=self._config.learner.threads),
+            options=self._options(
+                gpus=1,
+                threads=self._config.learner.threads,
+                max_concurrency=2 if self._config.overlaps_publishing else 1,
+            ),
         )
 
     def _options(self, *, gpus: int = 0, threads: int = 1, **more: Any) -> dict[str, Any]:
@@ -206,6 +212,7 @@ class Topology:
 
 _WARM_UP_TOKENS = (0,) * 8
 _SHUTDOWN_S = 15.0
+_BUCKET_MIB = {"nccl": 512, "gloo": 16}  # on CPU a bucket had better stay in the cache
 
 
 def environment(threads: int) -> dict[str, str]:

@@ -2,63 +2,133 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import abc
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 
 from cluster.remote import Remote
-from wfr.protocols import PeerLostError
+from wfr.protocols import PeerLostError, SamplersLostError
+
+Outcomes = Mapping[str, BaseException | None]
+"""For each sampler what a call of it raised."""
 
 
-class RemoteSamplers:
-    """Fans vLLM's weight-sync calls out to all samplers; used inside the learner's process."""
+class UnfinishedError(RuntimeError):
+    """A call was not waited for, because another had failed."""
 
-    version = 0
 
-    def __init__(self, samplers: Sequence[Remote], workers_each: int, timeout_s: float) -> None:
-        """Drive `samplers`, each of which has `workers_each` ranks in the transfer group."""
-        self._samplers = list(samplers)
+class SamplersClient(abc.ABC):
+    """vLLM's weight-sync calls, fanned out to all samplers, with a commit in two phases.
+
+    Phase one ends when every sampler has received, checked and installed the new weights; all of
+    them hold still. A failure up to here leaves nothing in force and raises SamplersLostError: the
+    survivors hold still, whatever half of the weights they have, until an update succeeds. In phase
+    two every sampler labels the weights with the version and goes on. One that fails now is lost
+    alone: the others have whole weights, so it is noted in `lost` and not raised.
+    """
+
+    def __init__(self, names: Sequence[str], workers_each: int) -> None:
+        """Drive the samplers `names`, each of which has `workers_each` ranks in the group."""
+        self._names = tuple(names)
         self._workers_each = workers_each
-        self._timeout_s = timeout_s
+        self.version = 0
+        self.checksums: Callable[[], Sequence[tuple[int, str, int]]] | None = None
+        self.lost: Mapping[str, str] = {}
+
+    @abc.abstractmethod
+    def call(self, method: str, arguments: Mapping[str, tuple[Any, ...]]) -> Outcomes:
+        """Call `method` of every sampler at once; PeerLostError is one that did not answer."""
 
     def init_weight_transfer_engine(self, init_info: Mapping[str, Any]) -> None:
         """Let every sampler join the group, each at its own ranks."""
-        offsets = [
-            {**init_info, "rank_offset": init_info["rank_offset"] + index * self._workers_each}
-            for index in range(len(self._samplers))
-        ]
-        self._all("init_transfer", [(offset,) for offset in offsets])
+        first = init_info["rank_offset"]
+        offsets = {
+            name: ({**init_info, "rank_offset": first + index * self._workers_each},)
+            for index, name in enumerate(self._names)
+        }
+        self._all("init_transfer", offsets)
 
     def start_weight_update(self) -> None:
         """Hold generation still everywhere."""
+        self.lost = {}
         self._all("begin_update")
 
     def update_weights(self, update_info: Any) -> None:
         """Receive everywhere; runs beside the broadcast that it has to meet."""
-        self._all("receive_update", [(update_info,)] * len(self._samplers))
+        self._all("receive_update", self._each(update_info))
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
-        """Put the weights in force everywhere as `version`."""
+        """Install everywhere, then put in force everywhere as `version`."""
         version = self.version if weight_version is None else int(weight_version)
-        self._all("finish_update", [(version,)] * len(self._samplers))
+        self._all("prepare_update", self._each(self.checksums and self.checksums()))
+        outcomes = self.call("commit_update", self._each(version))
+        self.lost = {name: _why(e, "commit_update") for name, e in outcomes.items() if e}
+        if len(self.lost) == len(self._names):
+            raise SamplersLostError(self.lost)
 
-    def _all(self, method: str, arguments: Sequence[tuple[Any, ...]] | None = None) -> None:
-        arguments = arguments or [()] * len(self._samplers)
-        calls = [
-            getattr(sampler.handle, method).remote(*args)
-            for sampler, args in zip(self._samplers, arguments, strict=True)
-        ]
-        try:
-            ray.get(calls, timeout=self._timeout_s)
-        except GetTimeoutError as error:
-            raise PeerLostError(
-                f"a sampler did not answer {method} within {self._timeout_s:.0f} s"
-            ) from error
-        except RayTaskError as error:
-            # Its process lives, but its engine may not: an update that failed half-way leaves
-            # nothing to rely on.
-            raise PeerLostError(f"a sampler failed during {method}: {error.cause}") from error
-        except RayActorError as error:
-            raise PeerLostError(f"a sampler died during {method}: {error}") from error
+    def _each(self, *arguments: Any) -> dict[str, tuple[Any, ...]]:
+        return dict.fromkeys(self._names, arguments)
+
+    def _all(self, method: str, arguments: Mapping[str, tuple[Any, ...]] | None = None) -> None:
+        outcomes = self.call(method, self._each() if arguments is None else arguments)
+        failed = {name: error for name, error in outcomes.items() if error is not None}
+        # When one dies in a broadcast, those that hear of it fail too: they are not to blame.
+        dead = {name: e for name, e in failed.items() if isinstance(e, PeerLostError)}
+        erred = {n: e for n, e in failed.items() if not isinstance(e, UnfinishedError)}
+        if failed:
+            raise SamplersLostError({n: _why(e, method) for n, e in (dead or erred).items()})
+
+
+class RemoteSamplers(SamplersClient):
+    """Samplers hosted by Ray; used inside the learner's process."""
+
+    def __init__(self, samplers: Mapping[str, Remote], workers_each: int, timeout_s: float) -> None:
+        """Drive `samplers`; one that does not answer within `timeout_s` seconds counts as dead."""
+        super().__init__(list(samplers), workers_each)
+        self._samplers = dict(samplers)
+        self._timeout_s = timeout_s
+
+    def call(self, method: str, arguments: Mapping[str, tuple[Any, ...]]) -> Outcomes:
+        """Call `method` of every sampler at once and wait for all answers."""
+        calls = {
+            getattr(self._samplers[name].handle, method).remote(*args): name
+            for name, args in arguments.items()
+        }
+        outcomes: dict[str, BaseException | None] = {}
+        waiting, until = list(calls), time.monotonic() + self._timeout_s
+        while waiting and (left := until - time.monotonic()) > 0:
+            done, waiting = ray.wait(waiting, timeout=left)
+            outcomes |= {calls[answer]: _error(answer) for answer in done}
+            if any(outcomes[calls[answer]] for answer in done):
+                # The others may wait in vain now; who died may be the last to be heard of.
+                until = min(until, time.monotonic() + _GRACE_S)
+        silent = _silence(outcomes, self._timeout_s)
+        return outcomes | {calls[answer]: silent for answer in waiting}
+
+
+_GRACE_S = 5.0
+
+
+def _silence(outcomes: Outcomes, timeout_s: float) -> BaseException:
+    if any(outcomes.values()):
+        return UnfinishedError("was not waited for after another had failed")
+    return PeerLostError(f"no answer within {timeout_s:g} s")
+
+
+def _error(answer: Any) -> BaseException | None:
+    try:
+        ray.get(answer)
+    except RayActorError as error:
+        return PeerLostError(str(error))
+    except RayTaskError as error:
+        return error.cause or error
+    return None
+
+
+def _why(error: BaseException, method: str) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"failed in {method}: {lines[0]}"

@@ -32,10 +32,17 @@ from learner.packing import PackedBatch, Row, denominators, pack, plan
 from learner.policy import Policy
 from learner.publisher import EngineSource, Publisher, SamplersClient
 from learner.staleness_probe import StalenessProbe
+from learner.weights_gate import WeightsGate
 from wfr.advantage import GroupAdvantage, advantages
 from wfr.columns import GroupView, view
 from wfr.config import Config
-from wfr.protocols import PeerLostError, PublishError, TransferGroup
+from wfr.protocols import (
+    PeerLostError,
+    Publication,
+    PublishError,
+    SamplersLostError,
+    TransferGroup,
+)
 from wfr.soundness import BatchRefusedError, Refusal, fault
 
 
@@ -88,7 +95,9 @@ class Learner:
         if self._reference is not None:
             self._reference.to(self._engine.device, self._engine.dtype)
         self._probe = self._make_probe() if config.learner.snapshots.mib else None
-        self._publisher = Publisher(self._engine, model, rank)
+        source = EngineSource(self._engine, model)
+        self._publisher = Publisher(source, rank, checksums=config.weights.checksums)
+        self._gate = WeightsGate()
 
     def step(self, version: int, *batches: pa.RecordBatch) -> dict[str, Any]:
         """Train on one batch of groups under `version`; the weights become version + 1.
@@ -120,23 +129,26 @@ class Learner:
             for group, values in zip(sound, compared, strict=True)
         }
         shares = self._split([rows.get(group.group_id, []) for group in groups])
-        measured = self._measure([row for share in shares for row in share])
-        proximal = self._proximal(shares)
         metrics: dict[str, Any] = {}
-        for index, share in enumerate(shares):
-            if share:
-                outcome = self._update(share, proximal[index])
-                metrics = outcome.metrics or metrics
-                refused |= outcome.refused
-        if not metrics:
-            for group in sound:
-                equal = Refusal(group.group_id, "zero_variance", "its rewards are all equal")
-                refused.setdefault(group.group_id, equal)
-        self._keep_aside(groups, batches, refused)
-        if not metrics:
-            raise BatchRefusedError(list(refused.values()))
-        metrics = measured | metrics
-        self._version += 1
+        try:
+            measured = self._measure([row for share in shares for row in share])
+            proximal = self._proximal(shares)
+            for index, share in enumerate(shares):
+                if share:
+                    outcome = self._update(share, proximal[index])
+                    metrics = outcome.metrics or metrics
+                    refused |= outcome.refused
+            if not metrics:
+                for group in sound:
+                    equal = Refusal(group.group_id, "zero_variance", "its rewards are all equal")
+                    refused.setdefault(group.group_id, equal)
+            self._keep_aside(groups, batches, refused)
+            if not metrics:
+                raise BatchRefusedError(list(refused.values()))
+            metrics = measured | metrics
+            self._version += 1
+        finally:
+            self._gate.end_change()
         metrics |= _summary(groups, shares)
         flat = sum(values.zero_variance for values in compared)
         metrics["batch/zero_variance_ratio"] = flat / len(groups)
@@ -154,19 +166,33 @@ class Learner:
         try:
             self._publisher.connect(group, client)
         except (PeerLostError, RuntimeError) as error:
-            raise PublishError(f"the transfer group could not be opened: {error}") from error
+            blamed = error.lost if isinstance(error, SamplersLostError) else None
+            raise PublishError(
+                f"the transfer group could not be opened: {error}", blamed
+            ) from error
 
-    def publish(self) -> int:
+    def hold(self) -> None:
+        """The current weights are to be published: the next optimizer step waits until they are.
+
+        So `publish` may run beside the forward and backward passes of `step`, in another thread;
+        not under ZeRO-3, where both need collectives of all ranks in one order.
+        """
+        self._gate.hold()
+
+    def publish(self) -> Publication:
         """Send the current weights to every sampler; returns the version they now have.
 
         Raises:
-            PublishError: a sampler died or did not answer; others may be left half updated.
+            PublishError: a sampler died or did not answer; the others hold still.
         """
         try:
-            self._publisher.publish(self._version)
+            with self._gate.sending():
+                version = self._version
+                lost = self._publisher.publish(version)
         except (PeerLostError, RuntimeError) as error:
-            raise PublishError(f"version {self._version}: {error}") from error
-        return self._version
+            blamed = error.lost if isinstance(error, SamplersLostError) else None
+            raise PublishError(f"version {self._version}: {error}", blamed) from error
+        return Publication(version, lost)
 
     def save(self, target: str, state: dict[str, Any]) -> None:
         """Write a Hugging Face checkpoint, adapters merged in; all ranks call it, rank 0 writes."""
@@ -258,6 +284,7 @@ class Learner:
         """What the probe says about the batch, if there is one."""
         if self._probe is None:
             return {}
+        self._gate.begin_change()  # it puts older weights in the place of these for a while
         return self._probe.measure(self._version, rows, self._config.run.seed)
 
     def _proximal(self, shares: Sequence[list[Row]]) -> list[list[Tensor] | None]:
@@ -310,6 +337,7 @@ class Learner:
             if last and not (kept := self._engine.total(kept)):
                 loss = logp.sum() * math.nan  # a step of momentum alone teaches nothing
             self._engine.backward(loss, last=last)
+        self._gate.begin_change()
         norm = self._engine.step()
         if not math.isfinite(norm):
             return self._refuse(rows, faults, kept)

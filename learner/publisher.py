@@ -7,10 +7,12 @@ sampler has acknowledged it. When samplers come or go, `connect` rebuilds the tr
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import itertools
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
@@ -28,7 +30,7 @@ from vllm.distributed.weight_transfer.base import (
 )
 
 from learner.director_weights import director_weights
-from wfr.buckets import STORE_PREFIX, TensorSpec, buckets
+from wfr.buckets import STORE_PREFIX, TensorSpec, buckets, packed_buckets
 from wfr.protocols import TransferGroup
 
 if TYPE_CHECKING:
@@ -36,10 +38,18 @@ if TYPE_CHECKING:
 
 
 class SamplersClient(VLLMWeightSyncClient, Protocol):
-    """vLLM's four control calls, fanned out to all samplers, and the version they agree on."""
+    """vLLM's four control calls, fanned out to all samplers, and the version they agree on.
+
+    `finish_weight_update` has two phases: every sampler installs what it has received, and only
+    when all have done so, every one puts it in force. Other methods raise SamplersLostError.
+    """
 
     version: int
     """What `finish_weight_update` labels the received weights with."""
+    checksums: Callable[[], Sequence[tuple[int, str, int]]] | None
+    """(bucket, tensor, checksum) of all that was sent, to compare in phase one; none: do not."""
+    lost: Mapping[str, str]
+    """Samplers that did not answer in phase two, and why; the version is in force in the others."""
 
 
 class EngineSource(WeightSource):
@@ -47,6 +57,7 @@ class EngineSource(WeightSource):
 
     Under ZeRO-3 iterating is a collective that all ranks run in the same order; no rank ever holds
     a second full copy. Adapters are merged in, into a copy of one matrix at a time.
+    What was yielded stays as it is for as long as somebody keeps it and no optimizer step is made.
     """
 
     def __init__(self, engine: Engine, model: nn.Module) -> None:
@@ -63,12 +74,56 @@ class EngineSource(WeightSource):
         ]
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield each whole tensor; it is valid until the next one is asked for."""
+        """Yield each whole tensor."""
         for names in layerwise_groups(list(self._weights)):
             parts = itertools.chain.from_iterable(self._weights[name].parameters for name in names)
             with self._engine.gathered(list(parts)):
                 for name in names:
                     yield name, self._weights[name].whole()
+
+
+class WatchedSource(WeightSource):
+    """A source that is always streamed to its end, and that can note checksums on the way."""
+
+    def __init__(self, source: WeightSource, *, checksums: bool = False) -> None:
+        """Watch `source`; with `checksums`, note one of every tensor."""
+        self._source = source
+        self._noting = checksums
+        self._stream: Iterator[tuple[str, torch.Tensor]] | None = None
+        self.noted: dict[str, int] = {}
+
+    def metadata(self) -> list[ParamMeta]:
+        """That of the source."""
+        return self._source.metadata()
+
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Begin a pass; raises RuntimeError where tensor and metadata differ."""
+        self._stream = self._checked()
+        return self._stream
+
+    @contextlib.contextmanager
+    def one_pass(self) -> Iterator[None]:
+        """Whatever fails inside, exactly one pass is made: other ranks gather in step with it."""
+        self._stream = None
+        try:
+            yield
+        finally:
+            for _ in self._stream or self:
+                pass
+
+    def _checked(self) -> Iterator[tuple[str, torch.Tensor]]:
+        self.noted = {}
+        for meta, (name, tensor) in zip(self.metadata(), self._source, strict=True):
+            found = ParamMeta(name, tensor.dtype, tuple(tensor.shape))
+            if found != meta:
+                raise RuntimeError(f"the samplers were told to expect {meta}, but got {found}")
+            if self._noting:
+                self.noted[name] = zlib.crc32(_bytes(tensor.cpu()).numpy().tobytes())
+            yield name, tensor
+
+
+class _BrokenError(RuntimeError):
+    """A connection to a sampler broke, or nothing moved on it for too long."""
 
 
 @dataclasses.dataclass
@@ -106,14 +161,22 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
     def send_weights(self) -> None:
         """Run one update: all ranks stream the source, rank 0 broadcasts and drives the client."""
         assert self.source is not None
-        specs = [_spec(meta) for meta in self.source.metadata()]
         if not self.is_sender:
             for _ in self.source:
                 pass
             return
+        if self._group is None:
+            raise RuntimeError("the transfer group was closed by a failure")
+        specs = [_spec(meta) for meta in self.source.metadata()]
         self.client.start_weight_update()
         received = _in_background(self.client.update_weights, _update_info(specs))
-        self._broadcast(specs, received)
+        try:
+            self._broadcast(specs, received)
+        except BaseException as error:
+            self.shutdown()  # so that no sampler waits for the rest
+            if isinstance(error, _BrokenError):
+                received.result()  # who is to blame is known there
+            raise
         received.result()
         self.client.finish_weight_update()
 
@@ -138,41 +201,76 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
         joined.result()
 
     def _broadcast(self, specs: list[TensorSpec], received: Future[None]) -> None:
-        assert self._group is not None
+        """Send bucket after bucket, the next one gathered meanwhile: two at most are held."""
         assert self.source is not None
-        tensors = iter(self.source)
-        for bucket in buckets(specs, self._bucket_bytes):
-            flat = torch.cat([_bytes(next(tensors)[1]) for _ in bucket])
-            if received.done():
-                received.result()  # a sampler refused: say so instead of waiting for its time-out
-            self._group.broadcast([flat]).wait()
+        tensors = (tensor for _, tensor in self.source)
+        sending: list[Any] = []
+        try:
+            for bucket in buckets(specs, self._bucket_bytes):
+                flat = _flat([next(tensors) for _ in bucket])
+                _wait(sending)
+                if received.done():
+                    received.result()  # a sampler refused: do not wait for its time-out
+                sending = [self._group.broadcast([flat])]
+            _wait(sending)
+        finally:
+            sending.clear()  # an error's traceback must not keep the connections open
 
 
 class Publisher:
     """Publishes versions from one learner rank; every rank holds one, rank 0 sends."""
 
-    def __init__(self, engine: Engine, model: nn.Module, rank: int) -> None:
-        """Publish the parameters of `model`, which `engine` trains."""
-        self._source = EngineSource(engine, model)
+    def __init__(self, source: WeightSource, rank: int, *, checksums: bool = False) -> None:
+        """Publish what `source` streams; with `checksums`, samplers compare what they receive."""
+        self._source = WatchedSource(source, checksums=checksums and rank == 0)
         self._rank = rank
+        self._checksums = checksums
         self._client: SamplersClient | None = None
+        self._group: TransferGroup | None = None
         self._transfer: TrainerWeightTransferEngine[Any] | None = None
 
     def connect(self, group: TransferGroup, client: SamplersClient) -> None:
         """(Re)build the transfer group with the samplers behind `client`."""
         if self._transfer is not None:
             self._transfer.shutdown()
+            self._transfer = None
         self._client = client
+        self._group = group
         self._transfer = WeightTransferTrainerFactory.trainer_init(
-            _init_info(group, self._rank), client=client, source=self._source
+            _init_info(group, self._rank),
+            client=client,
+            source=self._source,
         )
 
-    def publish(self, version: int) -> None:
-        """Send the current weights as `version`; returns when every sampler has them in force."""
-        assert self._transfer is not None, "connect() comes before publish()"
+    def publish(self, version: int) -> Mapping[str, str]:
+        """Send the current weights as `version`; returns when every sampler has them in force.
+
+        Returns:
+            Samplers that were lost when all others had the weights already, and why.
+
+        Raises:
+            SamplersLostError: nothing is in force anywhere, because of these.
+            RuntimeError: the same, because of whom is not known.
+        """
         assert self._client is not None
-        self._client.version = version
-        self._transfer.send_weights()
+        with self._source.one_pass():
+            if self._transfer is None:
+                raise RuntimeError("there is no transfer group")
+            self._client.version = version
+            self._client.checksums = self._rows if self._checksums else None
+            self._transfer.send_weights()
+        return dict(self._client.lost)
+
+    def _rows(self) -> list[tuple[int, str, int]]:
+        """Bucket, tensor and checksum of all that was sent."""
+        assert self._group is not None
+        specs = [_spec(meta) for meta in self._source.metadata()]
+        cut = packed_buckets if self._group.backend == "nccl" else buckets
+        return [
+            (number, spec.name, self._source.noted[spec.name])
+            for number, bucket in enumerate(cut(specs, self._group.bucket_bytes))
+            for spec in bucket
+        ]
 
 
 def _init_info(group: TransferGroup, rank: int) -> TrainerInitInfo:
@@ -203,8 +301,22 @@ def _update_info(specs: list[TensorSpec]) -> dict[str, Any]:
     }
 
 
+def _flat(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """The bytes of a bucket; those of a single tensor where they are."""
+    parts = [_bytes(tensor) for tensor in tensors]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.contiguous().view(-1).view(torch.uint8)
+
+
+def _wait(sending: list[Any]) -> None:
+    for work in sending:
+        try:
+            work.wait()
+        except RuntimeError as error:
+            raise _BrokenError(str(error)) from None
 
 
 def _in_background(call: Any, argument: Any) -> Future[None]:

@@ -52,6 +52,7 @@ EXCEPTIONS = {
     "actors/chat_server.py": {"vllm"},
     "actors/sampler.py": {"vllm"},
     "actors/gloo_transfer.py": {"vllm", "torch"},
+    "actors/checked_transfer.py": {"vllm", "torch"},
     "actors/render.py": {"transformers"},
     "learner/engine.py": {"deepspeed"},
     "wfr/tasks/hub.py": {"datasets"},

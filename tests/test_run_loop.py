@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from actors.worker import EpisodeResult, RepeatedFailureError
@@ -16,7 +17,7 @@ from wfr.buffer import ReplayBuffer
 from wfr.config import parse_config
 from wfr.groups import GroupMeta
 from wfr.metrics import RunMetrics
-from wfr.protocols import PeerLostError, PublishError
+from wfr.protocols import PeerLostError, Publication, PublishError
 from wfr.selection import Rules
 from wfr.soundness import BatchRefusedError, Refusal
 
@@ -54,12 +55,20 @@ class Sampler:
 
 
 class Rank:
-    """A learner rank that trains nothing; `faults` are raised by publications in turn."""
+    """A learner rank that trains nothing; `faults` are raised by publications in turn.
 
-    def __init__(self, events, faults=(), step_error=None, refusals=()):
+    Like the real one its step runs at once, but changes no weights before a held version is sent.
+    """
+
+    def __init__(self, events, faults=(), step_error=None, lost=None, refusals=()):
         self.events, self.faults, self.step_error = events, list(faults), step_error
+        self.lost = dict(lost or {})
         self.refusals = list(refusals)  # of each step in turn: nothing, some groups, or all
         self.version = 0
+        self.free = asyncio.Event()
+        self.free.set()
+        self.open = asyncio.Event()
+        self.open.set()
 
     async def step(self, version, *refs):
         self.events.append(f"step {version} on {','.join(refs)}")
@@ -69,15 +78,22 @@ class Rank:
         refused = self.refusals.pop(0)(kept) if self.refusals else []
         if len(refused) == len(refs):
             raise BatchRefusedError(refused)
+        await self.free.wait()
         self.version += 1
+        self.events.append(f"weights {self.version}")
         metrics = {"reward/mean": 0.0, "learner/step_seconds": 0.0}
         return metrics | {"refused": [dataclasses.asdict(refusal) for refusal in refused]}
 
+    async def hold(self):
+        self.free.clear()
+
     async def publish(self):
+        await self.open.wait()
         if self.version and self.faults:
             raise self.faults.pop(0)
         self.events.append(f"publish {self.version}")
-        return self.version
+        self.free.set()
+        return Publication(self.version, self.lost.pop(self.version, {}))
 
     async def save(self, target, state):
         self.events.append(f"save {state['steps']}")
@@ -159,7 +175,7 @@ class Topology:
         return self.started[-1]
 
     async def connect(self, samplers):
-        self.events.append(f"connect {','.join(s.name for s in samplers)}")
+        self.events.append(f"connect {','.join(samplers)}")
 
     async def tell_workers(self, samplers):
         self.events.append(f"workers know {','.join(samplers) or 'nobody'}")
@@ -173,13 +189,21 @@ class Topology:
         self.events.append("shut down")
 
 
-def _run(tmp_path, *, steps=3, max_lag=1, rank=None, workers=None, meanwhile=None):
+def _run(tmp_path, *, rank=None, workers=None, meanwhile=None, **settings):
     """Execute a run over fakes; returns (events, summary.json, error)."""
+    chosen = {"steps": 3, "max_lag": 1, "overlap": True, "samplers": 1, "checkpoint_every": 0}
+    chosen |= settings
     config = parse_config(
         {
             "run": {"name": "r", "dir": str(tmp_path)},
-            "buffer": {"max_lag": max_lag},
-            "train": {"steps": steps, "groups_per_batch": 2},
+            "buffer": {"max_lag": chosen["max_lag"]},
+            "sampler": {"count": chosen["samplers"]},
+            "weights": {"overlap": chosen["overlap"]},
+            "train": {
+                "steps": chosen["steps"],
+                "groups_per_batch": 2,
+                "checkpoint_every": chosen["checkpoint_every"],
+            },
         }
     )
     events = []
@@ -211,8 +235,10 @@ def _training(events):
     return [e for e in events if e.split()[0] in ("step", "publish", "published")]
 
 
-def test_a_slot_is_freed_only_after_its_step_is_published(tmp_path):
-    events, summary, error = _run(tmp_path, steps=3, max_lag=0)
+@pytest.mark.parametrize("overlap", [True, False])
+def test_a_slot_is_freed_only_after_its_step_is_published(tmp_path, overlap):
+    """Synchronously there is nothing to overlap: the next batch waits for the publication."""
+    events, summary, error = _run(tmp_path, steps=3, max_lag=0, overlap=overlap)
     assert error is None
     assert _training(events) == [
         "publish 0",
@@ -293,13 +319,13 @@ def test_ten_refused_batches_in_a_row_stop_the_run_with_advice(tmp_path):
 
 
 def test_a_failed_publication_replaces_the_samplers_and_is_repeated(tmp_path):
-    events, summary, error = _run(
-        tmp_path, rank=lambda e: Rank(e, [PublishError("version 1: a sampler died")])
-    )
+    """Nobody knows which sampler it was: all of them go."""
+    fault = PublishError("version 1: a sampler died")
+    events, summary, error = _run(tmp_path, rank=lambda e: Rank(e, [fault]), overlap=False)
     assert error is None
     assert summary["steps"] == 3
     assert [lost.split(":")[0] for lost in summary["samplers_lost"]] == ["sampler-0"]
-    first = events.index("step 0 on g0,g1")
+    first = events.index("weights 1")
     assert events[first + 1 : first + 6] == [
         "workers know nobody",
         "connect sampler-1",
@@ -307,6 +333,89 @@ def test_a_failed_publication_replaces_the_samplers_and_is_repeated(tmp_path):
         "workers know sampler-1",
         "publish 1",
     ]
+
+
+def test_a_sampler_to_blame_is_lost_alone_and_the_others_get_the_version_at_once(tmp_path):
+    fault = PublishError("version 1: sampler-1 died", {"sampler-1": "died"})
+    events, summary, error = _run(
+        tmp_path, rank=lambda e: Rank(e, [fault]), overlap=False, samplers=3
+    )
+    assert error is None
+    assert summary["samplers_lost"] == ["sampler-1: died"]
+    first = events.index("weights 1")
+    assert events[first + 1 : first + 5] == [
+        "connect sampler-0,sampler-2",
+        "publish 1",
+        "workers know sampler-0,sampler-2",
+        "published 1",
+    ]
+    assert "connect sampler-0,sampler-2,sampler-3" in events
+
+
+def test_a_sampler_lost_in_phase_two_delays_nothing(tmp_path):
+    """The others have the version already: it is published, and nothing is sent twice before."""
+    events, summary, error = _run(
+        tmp_path,
+        rank=lambda e: Rank(e, lost={1: {"sampler-0": "died between the phases"}}),
+        overlap=False,
+        samplers=2,
+    )
+    assert error is None
+    assert summary["steps"] == 3
+    assert summary["samplers_lost"] == ["sampler-0: died between the phases"]
+    first = events.index("weights 1")
+    assert events[first + 1 : first + 3] == ["publish 1", "published 1"]
+
+
+def test_the_next_step_runs_beside_the_publication_but_its_weights_wait(tmp_path):
+    """With overlap, step 1 starts before version 1 is sent; version 2 is made after that."""
+    seen = []
+
+    class Slow(Rank):
+        async def publish(self):
+            if self.version == 1:
+                while "step 1 on g2,g3" not in self.events:
+                    await asyncio.sleep(0)
+                seen.extend(self.events)
+            return await super().publish()
+
+    events, summary, error = _run(tmp_path, rank=Slow, max_lag=2)
+    assert error is None
+    assert "publish 1" not in seen
+    assert "weights 2" not in seen
+    assert events.index("publish 1") < events.index("weights 2") < events.index("publish 2")
+    assert events.index("published 1") < events.index("publish 2") < events.index("published 2")
+    assert summary["max_lag_seen"] <= 2
+
+
+def test_a_failed_publication_beside_a_step_is_repeated_before_the_weights_change(tmp_path):
+    fault = PublishError("version 1: a sampler died")
+    events, summary, error = _run(tmp_path, rank=lambda e: Rank(e, [fault]), max_lag=2)
+    assert error is None
+    assert summary["steps"] == 3
+    assert events.index("step 1 on g2,g3") < events.index("connect sampler-1")
+    assert events.index("connect sampler-1") < events.index("publish 1") < events.index("weights 2")
+
+
+def test_a_publication_that_cannot_succeed_ends_the_run_while_it_waits_for_groups(tmp_path):
+    class Broken(Rank):
+        async def publish(self):
+            if self.version:
+                raise PeerLostError("the learner is gone")
+            return await super().publish()
+
+    _, summary, error = _run(tmp_path, rank=Broken, max_lag=0)
+    assert "the learner is gone" in str(error)
+    assert summary["status"] == "failed"
+
+
+def test_a_checkpoint_is_of_a_published_version(tmp_path):
+    """Nothing overlaps where a checkpoint is due."""
+    events, _, error = _run(tmp_path, steps=4, max_lag=3, checkpoint_every=2)
+    assert error is None
+    around = events.index("save 2")
+    assert events[around - 1] == "published 2"
+    assert "step 2 on g4,g5" not in events[:around]
 
 
 def test_samplers_that_keep_dying_end_the_run(tmp_path):

@@ -10,36 +10,32 @@ import types
 import pytest
 import torch
 
+from cluster.weights import SamplersClient
 from wfr.config import TinyModelConfig, parse_config
-from wfr.protocols import SamplingRequest, TransferGroup
+from wfr.protocols import SamplersLostError, SamplingRequest, TransferGroup
 
 pytestmark = pytest.mark.engine
 
 PROMPT = list(range(20, 50))
 
 
-class LocalSampler:
-    """The samplers' control calls, blocking, onto a sampler in another thread's event loop."""
+class LocalSamplers(SamplersClient):
+    """Control calls onto samplers in another thread's event loop; notes them in order."""
 
-    version = 0
+    def __init__(self, samplers, loop):
+        super().__init__(list(samplers), 1)
+        self._samplers, self._loop = samplers, loop
+        self.calls = []
 
-    def __init__(self, sampler, loop):
-        self._sampler, self._loop = sampler, loop
-
-    def _run(self, coroutine):
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(120)
-
-    def init_weight_transfer_engine(self, init_info):
-        self._run(self._sampler.init_transfer(init_info))
-
-    def start_weight_update(self):
-        self._run(self._sampler.begin_update())
-
-    def update_weights(self, update_info):
-        self._run(self._sampler.receive_update(update_info))
-
-    def finish_weight_update(self, weight_version=None):
-        self._run(self._sampler.finish_update(self.version))
+    def call(self, method, arguments):
+        self.calls.append(method)
+        pending = {
+            name: asyncio.run_coroutine_threadsafe(
+                getattr(self._samplers[name], method)(*args), self._loop
+            )
+            for name, args in arguments.items()
+        }
+        return {name: future.exception(120) for name, future in pending.items()}
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +56,16 @@ def rig(director):
     """A running sampler, its event loop in a thread, and a publisher connected to it."""
     from actors.sampler import Sampler
     from cluster.ports import free_port
-    from learner.publisher import Publisher
+    from learner.publisher import EngineSource, Publisher
 
     path, models = director
-    config = parse_config({"model": {"max_length": 1024}, "sampler": {"max_num_seqs": 16}})
+    config = parse_config(
+        {
+            "model": {"max_length": 1024},
+            "sampler": {"max_num_seqs": 16},
+            "weights": {"checksums": True},
+        }
+    )
     sampler = Sampler(config, str(path), "cpu")
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -75,15 +77,37 @@ def rig(director):
     run(_async(sampler.warm_up)(PROMPT))
     trained = types.SimpleNamespace(gathered=lambda parameters: contextlib.nullcontext())
     live = _copy(models[0])
-    publisher = Publisher(trained, live, rank=0)
-    group = TransferGroup("gloo", "127.0.0.1", free_port(), 2, 1 << 18, 30.0)
-    publisher.connect(group, LocalSampler(sampler, loop))
+    source = EngineSource(trained, live)
+    publisher = Publisher(source, rank=0, checksums=True)
+    client = LocalSamplers({"sampler-0": sampler}, loop)
+
+    def connect():
+        group = TransferGroup("gloo", "127.0.0.1", free_port(), 2, 1 << 18, 30.0)
+        publisher.connect(group, client)
+
+    connect()
     yield types.SimpleNamespace(
-        sampler=sampler, run=run, publisher=publisher, live=live, models=models, loop=loop
+        sampler=sampler,
+        run=run,
+        publisher=publisher,
+        source=source,
+        live=live,
+        models=models,
+        loop=loop,
+        client=client,
+        connect=connect,
     )
     run(_async(sampler.shutdown)())
     loop.call_soon_threadsafe(loop.stop)
     thread.join(10)
+
+
+@pytest.fixture(params=["keep_kv", "recompute_kv", "finish_turn", "abort_resend"])
+def policy(rig, request):
+    """The sampler under one policy."""
+    rig.sampler._in_flight = request.param
+    yield request.param
+    rig.sampler._in_flight = "keep_kv"
 
 
 def _async(function):
@@ -106,37 +130,190 @@ def _publish(rig, index, version):
 
 
 @torch.no_grad()
-def _replay(models, prompt, sample):
+def _replay(models, prompt, sample, *, recompute=False):
     """Log-probs of the sampled tokens, step by step, each under the weights its span names.
 
-    The KV cache grows under the weights in force at each step: what `keep_kv` means.
+    The KV cache grows under the weights in force at each step, which is what `keep_kv` means; with
+    `recompute` all of it is made anew when the version changes.
     """
     versions = [s.version for s in sample.spans for _ in range(s.start, s.end)]
-    cache, feed, logprobs = None, torch.tensor([prompt]), []
-    for token, version in zip(sample.tokens.tolist(), versions, strict=True):
-        out = models[version](input_ids=feed, past_key_values=cache, use_cache=True)
+    cache, feed, logprobs, before = None, list(prompt), [], None
+    tokens = sample.tokens.tolist()
+    for index, (token, version) in enumerate(zip(tokens, versions, strict=True)):
+        if recompute and version != before:
+            cache, feed = None, [*prompt, *tokens[:index]]
+        before = version
+        out = models[version](input_ids=torch.tensor([feed]), past_key_values=cache, use_cache=True)
         cache = out.past_key_values
         logprobs.append(torch.log_softmax(out.logits[0, -1].float(), -1)[token].item())
-        feed = torch.tensor([[token]])
+        feed = [token]
     return logprobs
 
 
-def test_one_turn_holds_two_versions_and_its_spans_and_logprobs_agree(rig):
-    _publish(rig, 0, 0)
-    request = SamplingRequest(PROMPT, 600, (), 1.0)
-    pending = asyncio.run_coroutine_threadsafe(rig.sampler.sample(request), rig.loop)
-    _publish(rig, 1, 1)
-    _publish(rig, 2, 2)
-    sample = pending.result(120)
+def _sample_through_updates(rig, policy):
+    """300 tokens, begun under version 0, while versions 1 and 2 are published.
 
-    assert len(sample.tokens) == 600
-    assert [s.version for s in sample.spans] == sorted({s.version for s in sample.spans})
-    assert len(sample.spans) >= 2, sample.spans
+    Between the updates another request runs to its end, so that this one gets on too. Seeds are
+    tried until no end-of-sequence token cuts it short.
+    """
+    for seed in range(20):
+        _publish(rig, 0, 0)
+        request = SamplingRequest(PROMPT, 300, (), 1.0, seed=seed)
+        pending = asyncio.run_coroutine_threadsafe(rig.sampler.sample(request), rig.loop)
+        for version in (1, 2):
+            rig.run(rig.sampler.sample(SamplingRequest(PROMPT, 20, (), 1.0, seed=seed)))
+            _publish(rig, version, version)
+            assert pending.done() or policy != "finish_turn"
+        sample = pending.result(120)
+        if len(sample.tokens) == 300:
+            break
+    assert len(sample.tokens) == len(sample.logprob) == 300
+    assert sample.finish_reason == "length"
     assert sample.spans[0].start == 0
-    assert sample.spans[-1].end == 600
+    assert sample.spans[-1].end == 300
     assert all(a.end == b.start for a, b in zip(sample.spans, sample.spans[1:], strict=False))
-    expected = _replay(rig.models, PROMPT, sample)
-    assert sample.logprob.tolist() == pytest.approx(expected, abs=2e-3)
+    return sample
+
+
+def _agrees(sample, expected):
+    return sample.logprob.tolist() == pytest.approx(expected, abs=2e-3)
+
+
+def test_what_an_update_does_to_a_turn_being_sampled(rig, policy):
+    """Spans and log-probs: each policy against the replay that its definition says."""
+    sample = _sample_through_updates(rig, policy)
+    versions = [span.version for span in sample.spans]
+    if policy == "finish_turn":
+        assert versions == [0]  # the updates waited for its end
+        assert _agrees(sample, _replay(rig.models, PROMPT, sample))
+        return
+    assert len(versions) >= 2, versions
+    assert versions == sorted(set(versions))
+    kept = _replay(rig.models, PROMPT, sample)
+    recomputed = _replay(rig.models, PROMPT, sample, recompute=True)
+    right, wrong = (kept, recomputed) if policy == "keep_kv" else (recomputed, kept)
+    assert _agrees(sample, right)
+    assert not _agrees(sample, wrong)
+
+
+def test_the_prefix_cache_survives_only_where_nothing_else_is_asked(rig, policy):
+    """After an update the same prompt is never continued from what older weights computed."""
+    prompt = [20 + i % 700 for i in range(600)]  # several whole cache blocks
+    for version in (1, 2):
+        _publish(rig, version, version)
+        request = SamplingRequest(prompt, 8, (), 1.0)
+        for _ in range(2):  # computed, then taken from the cache
+            sample = rig.run(rig.sampler.sample(request))
+            assert [span.version for span in sample.spans] == [version]
+            assert _agrees(sample, _replay(rig.models, prompt, sample))
+
+
+def test_requests_that_come_during_an_update_are_of_the_new_version(rig, policy):
+    """They wait behind the pause with a salt of their own, whenever they come."""
+    _publish(rig, 0, 0)
+    prompt = [20 + i % 500 for i in range(300)]
+    request = SamplingRequest(prompt, 4, (), 1.0)
+    rig.run(rig.sampler.sample(request))  # version 0 leaves the prefix in the cache
+    coming = []
+    begin = rig.sampler.begin_update
+
+    async def begin_and_ask():
+        beginning = asyncio.create_task(begin())
+        await asyncio.sleep(0)
+        coming.extend(asyncio.create_task(rig.sampler.sample(request)) for _ in range(3))
+        await beginning
+        coming.append(asyncio.create_task(rig.sampler.sample(request)))
+
+    rig.sampler.begin_update = begin_and_ask
+    try:
+        _publish(rig, 1, 1)
+    finally:
+        rig.sampler.begin_update = begin
+
+    async def answers():
+        return await asyncio.gather(*coming)
+
+    for sample in rig.run(answers()):
+        recompute = policy != "keep_kv"
+        assert _agrees(sample, _replay(rig.models, prompt, sample, recompute=recompute))
+        assert sample.spans[-1].version == 1
+
+
+def test_the_same_seed_and_the_same_weights_give_the_same_tokens(rig, policy):
+    _publish(rig, 1, 1)
+    request = SamplingRequest(PROMPT, 40, (), 1.0, seed=11)
+    first, second = (rig.run(rig.sampler.sample(request)).tokens.tolist() for _ in range(2))
+    assert first == second
+
+
+def test_a_version_is_in_force_only_after_both_phases(rig):
+    """Prepared weights are not sampled from: generation stands still between the phases."""
+    _publish(rig, 0, 0)
+    pending = []
+    call = rig.client.call
+
+    def between(method, arguments):
+        if method == "commit_update":
+            request = SamplingRequest(PROMPT, 4, (), 1.0)
+            sampling = rig.sampler.sample(request)
+            pending.append(asyncio.run_coroutine_threadsafe(sampling, rig.loop))
+            with pytest.raises(TimeoutError):
+                pending[0].result(1.0)  # a second is many times what four tokens take
+        return call(method, arguments)
+
+    rig.client.calls.clear()
+    rig.client.call = between
+    try:
+        _publish(rig, 1, 1)
+    finally:
+        del rig.client.call
+    assert rig.client.calls == ["begin_update", "receive_update", "prepare_update", "commit_update"]
+    sample = pending[0].result(60)
+    assert [span.version for span in sample.spans] == [1]
+    assert _agrees(sample, _replay(rig.models, PROMPT, sample))
+
+
+def test_an_update_that_breaks_off_is_replaced_by_a_whole_one(rig):
+    """The trainer fails in the middle; a request waits; the next update puts all of it right."""
+    _publish(rig, 0, 0)
+    stream = type(rig.source).__iter__
+
+    def broken(source):
+        for number, pair in enumerate(stream(source)):
+            if number == 9:
+                raise RuntimeError("the trainer stumbles")
+            yield pair
+
+    type(rig.source).__iter__ = broken
+    try:
+        with pytest.raises((SamplersLostError, RuntimeError)):
+            _publish(rig, 1, 1)
+    finally:
+        type(rig.source).__iter__ = stream
+    request = SamplingRequest(PROMPT, 20, (), 1.0)
+    pending = asyncio.run_coroutine_threadsafe(rig.sampler.sample(request), rig.loop)
+    rig.connect()
+    _publish(rig, 2, 2)
+    sample = pending.result(60)
+    assert [span.version for span in sample.spans] == [2]
+    assert _agrees(sample, _replay(rig.models, PROMPT, sample))
+
+
+def test_a_checksum_that_differs_names_bucket_tensor_and_sampler(rig):
+    _publish(rig, 0, 0)
+    rows = rig.publisher._rows
+    rig.publisher._rows = lambda: [(b, n, c + (n.endswith("norm.weight"))) for b, n, c in rows()]
+    try:
+        with pytest.raises(
+            SamplersLostError, match=r"sampler-0 .*bucket \d+: tensor model\.layers\.0\..*norm"
+        ):
+            _publish(rig, 1, 1)
+    finally:
+        del rig.publisher._rows
+    _publish(rig, 1, 1)  # nothing was in force; the same group serves on
+    sample = rig.run(rig.sampler.sample(SamplingRequest(PROMPT, 20, (), 1.0)))
+    assert [span.version for span in sample.spans] == [1]
+    assert _agrees(sample, _replay(rig.models, PROMPT, sample))
 
 
 def test_a_wrong_version_label_would_be_noticed(rig):
@@ -148,16 +325,6 @@ def test_a_wrong_version_label_would_be_noticed(rig):
     wrong = _replay({1: rig.models[0]}, PROMPT, sample)
     assert sample.logprob.tolist() == pytest.approx(right, abs=2e-3)
     assert max(abs(a - b) for a, b in zip(right, wrong, strict=True)) > 0.1
-
-
-def test_a_new_request_never_reuses_the_prefix_cache_of_older_weights(rig):
-    prompt = [20 + i % 700 for i in range(600)]  # several whole cache blocks
-    for version in (1, 2):
-        _publish(rig, version, version)
-        sample = rig.run(rig.sampler.sample(SamplingRequest(prompt, 8, (), 1.0)))
-        assert sample.logprob.tolist() == pytest.approx(
-            _replay(rig.models, prompt, sample), abs=2e-3
-        )
 
 
 def test_a_stop_string_is_kept_in_the_token_ids(rig):

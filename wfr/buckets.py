@@ -42,3 +42,17 @@ def buckets(specs: Iterable[TensorSpec], limit_bytes: int) -> Iterator[list[Tens
         size += spec.nbytes
     if bucket:
         yield bucket
+
+
+def packed_buckets(specs: Iterable[TensorSpec], limit_bytes: int) -> Iterator[list[TensorSpec]]:
+    """Cut as vLLM's NCCL engine does: a bucket is sent as soon as it is larger than the limit."""
+    bucket: list[TensorSpec] = []
+    size = 0
+    for spec in specs:
+        bucket.append(spec)
+        size += spec.nbytes
+        if size > limit_bytes:
+            yield bucket
+            bucket, size = [], 0
+    if bucket:
+        yield bucket

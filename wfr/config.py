@@ -145,8 +145,10 @@ class SamplerConfig(_Section):
     """KV cache of one engine on CPU, in GiB."""
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1)
     prefix_cache: bool = True
-    in_flight: Literal["keep_kv", "finish_turn"] = "keep_kv"
-    """What an update does to turns being sampled: keep their KV cache, or wait for their ends."""
+    in_flight: Literal["keep_kv", "recompute_kv", "finish_turn", "abort_resend"] = "keep_kv"
+    """What an update does to turns being sampled: they go on with their KV cache; or with one
+    computed again by the new weights; or the update waits for their ends; or they are cut off and
+    sent again as prompts."""
     update_timeout_s: float = Field(60.0, gt=0)
     """How long one weight transfer may take before the sampler counts as dead."""
     threads: int = Field(1, ge=1)
@@ -500,7 +502,13 @@ class WeightsConfig(_Section):
     """`auto`: NCCL where there is a GPU, Gloo otherwise."""
     port: int = Field(0, ge=0, le=65535)
     """Rendezvous port; 0: any free one."""
-    bucket_mib: int = Field(512, ge=1)
+    bucket_mib: int | None = Field(None, ge=1)
+    """Size of the buckets that weights travel in; none: 512 over NCCL, 16 over Gloo."""
+    overlap: bool | None = None
+    """Run forward and backward of the next step while weights are sent; none: where it is possible,
+    which is below ZeRO stage 3."""
+    checksums: bool = False
+    """Debugging: compare a checksum of every tensor on both sides before new weights count."""
 
 
 class MetricsConfig(_Section):
@@ -541,6 +549,12 @@ class Config(_Section):
         """Directory of the run."""
         return Path(self.run.dir) / self.run.name
 
+    @property
+    def overlaps_publishing(self) -> bool:
+        """Whether the next step runs beside the sending of weights."""
+        possible = self.learner.zero_stage < 3
+        return possible if self.weights.overlap is None else self.weights.overlap
+
     @model_validator(mode="after")
     def _buffer_can_serve(self) -> Self:
         buffer = self.buffer
@@ -563,6 +577,11 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.weights.overlap and self.learner.zero_stage == 3:
+            raise ValueError(
+                "weights.overlap=true contradicts learner.zero_stage=3, under which sending and "
+                "training both gather the weights; leave it out, or use stage 2"
+            )
         if self.rollout.group_size == 1 and self.objective.advantage == "zscore":
             raise ValueError(
                 "rollout.group_size=1 contradicts objective.advantage='zscore': a group of one has "

@@ -7,7 +7,7 @@ another machine: `cluster.remote` makes the second look like the first.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -19,8 +19,40 @@ class PeerLostError(ConnectionError):
     """The other end of a call has died; the call may or may not have had its effect."""
 
 
+class SamplersLostError(PeerLostError):
+    """Samplers failed in a weight update; `lost` says which, and why."""
+
+    def __init__(self, lost: Mapping[str, str]) -> None:
+        """`lost` maps the name of a sampler to what is wrong with it."""
+        super().__init__("; ".join(f"{name} {why}" for name, why in lost.items()))
+        self.lost = dict(lost)
+
+    def __reduce__(self) -> tuple[type[SamplersLostError], tuple[dict[str, str]]]:
+        return type(self), (self.lost,)
+
+
 class PublishError(RuntimeError):
-    """New weights did not reach every sampler; the transfer group has to be rebuilt."""
+    """New weights are not in force in any sampler; the transfer group has to be rebuilt.
+
+    `lost` maps the samplers to blame to what is wrong with them. Where it is empty, nobody knows
+    who it was. The others hold still until they get whole weights.
+    """
+
+    def __init__(self, why: str, lost: Mapping[str, str] | None = None) -> None:
+        """Blame `lost` for `why`."""
+        super().__init__(why)
+        self.lost = dict(lost or {})
+
+    def __reduce__(self) -> tuple[type[PublishError], tuple[str, dict[str, str]]]:
+        return type(self), (str(self), self.lost)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Publication:
+    """A version that is in force in every sampler but those in `lost` (name → why)."""
+
+    version: int
+    lost: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
