@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch.distributed import PrefixStore, ProcessGroupGloo, TCPStore  # type: ignore[attr-defined]
 from vllm.distributed.weight_transfer import WeightTransferEngineFactory
@@ -66,6 +68,40 @@ class GlooUpdateInfo(WeightTransferUpdateInfo):
         ]
 
 
+_KEPT_BYTES = 64 * 2**20
+
+
+class Landing:
+    """Memory that buckets arrive in, used again when nobody holds a tensor in it any more.
+
+    Fresh memory costs about as much as the transfer itself, a page fault for each 4 KiB. When a
+    bucket's last tensor is gone is not known beforehand: vLLM keeps them until their layer is
+    complete. So each bucket gets an array of its own, whose end gives the memory back.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        """Keep at most `limit_bytes` of unused memory."""
+        self._limit_bytes = limit_bytes
+        self._free: list[np.ndarray] = []
+
+    def tensor(self, nbytes: int) -> torch.Tensor:
+        """Uninitialised uint8 [nbytes]."""
+        fitting = [memory for memory in self._free if memory.nbytes >= nbytes]
+        memory = min(fitting, key=lambda m: m.nbytes, default=None)
+        if memory is None:
+            memory = np.empty(nbytes, np.uint8)
+        else:
+            self._free = [other for other in self._free if other is not memory]
+        used = memory[:nbytes]
+        weakref.finalize(used, self._give_back, memory).atexit = False
+        return torch.from_numpy(used)  # keeps `used` for as long as any view of it lives
+
+    def _give_back(self, memory: np.ndarray) -> None:
+        self._free.append(memory)
+        while sum(other.nbytes for other in self._free) > self._limit_bytes:
+            self._free.pop(0)
+
+
 class GlooTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
     """Receives checkpoint-format weights over Gloo and reloads the model layer by layer."""
 
@@ -76,6 +112,7 @@ class GlooTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
         """Start without a group; the trainer's handshake opens it."""
         super().__init__(*args, **kwargs)
         self._reloading = False
+        self._landing = Landing(_KEPT_BYTES)
         self._group: Any = None  # torch's stubs do not know the methods of ProcessGroupGloo
         self._bucket_bytes = 0
 
@@ -130,11 +167,8 @@ class GlooTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
             model.load_weights(self._tensors(bucket, flat))
 
     def _receive(self, bucket: list[TensorSpec]) -> tuple[torch.Tensor, Any]:
-        """Where a bucket is going to be, and the work that puts it there.
-
-        Memory of its own for each: vLLM keeps tensors until their layer is complete.
-        """
-        flat = torch.empty(sum(spec.nbytes for spec in bucket), dtype=torch.uint8)
+        """Where a bucket is going to be, and the work that puts it there."""
+        flat = self._landing.tensor(sum(spec.nbytes for spec in bucket))
         return flat, self._group.broadcast([flat])
 
     def _tensors(

@@ -212,7 +212,7 @@ class Topology:
 
 _WARM_UP_TOKENS = (0,) * 8
 _SHUTDOWN_S = 15.0
-_BUCKET_MIB = {"nccl": 512, "gloo": 16}  # on CPU a bucket had better stay in the cache
+_BUCKET_MIB = {"nccl": 512, "gloo": 4}  # on CPU a bucket had better stay in the cache
 
 
 def environment(threads: int) -> dict[str, str]:

@@ -503,7 +503,7 @@ class WeightsConfig(_Section):
     port: int = Field(0, ge=0, le=65535)
     """Rendezvous port; 0: any free one."""
     bucket_mib: int | None = Field(None, ge=1)
-    """Size of the buckets that weights travel in; none: 512 over NCCL, 16 over Gloo."""
+    """Size of the buckets that weights travel in; none: 512 over NCCL, 4 over Gloo."""
     overlap: bool | None = None
     """Run forward and backward of the next step while weights are sent; none: where it is possible,
     which is below ZeRO stage 3."""

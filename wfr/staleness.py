@@ -47,6 +47,12 @@ published with those of all other shards, so v and o are the same everywhere, an
 for each shard with B_s. The batch at c of the whole is the union of the shards' batches at c: it
 has B groups, none of them past its deadline.
 
+A publication may overlap the next step, because nothing above bounds o: a batch may be taken and
+trained on while the version before it is on its way to the samplers. There are never more than two
+batches out (one in training, one being published), and the weights of step n + 1 are not made
+before version n has been published (`learner.weights_gate`), so no token is ever newer than the
+version that consumes it. With L = 0 nothing overlaps: all slots are out until they are published.
+
 Among the finished groups inside the window the oldest are taken first. If any choice of B finished
 groups is allowed, this one is: it removes the most groups with deadline ≤ d for every d at once.
 
