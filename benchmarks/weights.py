@@ -30,7 +30,7 @@ from torch import nn
 
 from benchmarks.harness import Figure, Result, at_most, figure, interleave, ratio
 from cluster.ports import free_port
-from cluster.weights import Outcomes, SamplersClient
+from cluster.two_phases import Outcomes, SamplersClient
 from wfr.config import TinyModelConfig, parse_config
 from wfr.protocols import SamplingRequest, TransferGroup
 

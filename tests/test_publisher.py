@@ -15,9 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from actors.checked_transfer import CheckedGlooEngine, CheckedNCCLEngine, ChecksumError
 from cluster.ports import free_port
-from learner.publisher import EngineSource, Publisher, WatchedSource
 from wfr.buckets import TensorSpec, buckets, packed_buckets
 from wfr.protocols import PeerLostError, TransferGroup
 
@@ -105,6 +103,9 @@ def _worker(engine_class, model):
 @pytest.fixture(params=["gloo", "nccl"])
 def pair(request, monkeypatch):
     """A publisher of one model and a worker with another one, connected; and the wire's log."""
+    from actors.checked_transfer import CheckedGlooEngine, CheckedNCCLEngine
+    from learner.publisher import EngineSource, Publisher
+
     trained, sampled = Model(1), Model(2)
     wire = Wire()
     if request.param == "nccl":
@@ -211,7 +212,9 @@ def test_bytes_move_in_the_buckets_that_both_sides_cut(pair):
 
 
 def test_a_byte_changed_on_the_way_is_named_by_bucket_and_tensor(pair):
-    noted = CheckedGlooEngine._noted
+    from actors.checked_transfer import ChecksumError
+
+    noted = type(pair.client.engine)._noted
     pair.publisher.publish(1)
 
     def flipped(engine, pairs):
@@ -269,6 +272,8 @@ def test_whatever_fails_exactly_one_pass_is_made(pair, failing):
 
 
 def test_other_ranks_stream_once_and_send_nothing():
+    from learner.publisher import EngineSource, Publisher
+
     counting = Counting(EngineSource(_no_gathering(), Model(1)))
     publisher = Publisher(counting, rank=1)
     group = TransferGroup("gloo", "127.0.0.1", 1, 2, BUCKET, 20.0)
@@ -283,6 +288,8 @@ def _no_gathering():
 
 
 def test_no_more_than_one_layer_is_gathered_at_a_time():
+    from learner.publisher import EngineSource, WatchedSource
+
     held, most = [], []
 
     class Gathering:
@@ -302,6 +309,9 @@ def test_no_more_than_one_layer_is_gathered_at_a_time():
 
 def test_a_trainer_that_breaks_off_releases_the_worker():
     """The worker hears of it at once, not at its time-out."""
+    from actors.checked_transfer import CheckedGlooEngine
+    from learner.publisher import EngineSource, Publisher
+
     engine = types.SimpleNamespace(gathered=lambda parameters: contextlib.nullcontext())
     trained = Model(1)
 

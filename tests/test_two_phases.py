@@ -8,16 +8,14 @@ import time
 
 import pytest
 
+from cluster.two_phases import SamplersClient
 from wfr.protocols import PeerLostError, PublishError, SamplersLostError
-
-pytestmark = pytest.mark.engine
 
 METHODS = ["begin_update", "receive_update", "prepare_update", "commit_update"]
 
 
 def client(*names, **faults):
     """A client of samplers in memory; `faults` maps `name_method` to what that call raises."""
-    from cluster.weights import SamplersClient
 
     class Local(SamplersClient):
         def __init__(self):
@@ -146,6 +144,7 @@ def cluster():
     ray.shutdown()
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("what", ["die", "hang"])
 def test_killed_between_the_phases(cluster, what):
     """Real processes: one is gone, or silent, after it has prepared; the other has the version."""
@@ -168,6 +167,7 @@ def test_killed_between_the_phases(cluster, what):
         bad.kill()
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("method", METHODS[:3])
 def test_killed_in_phase_one(cluster, method):
     """The other one stays where it is: held still, nothing in force."""

@@ -10,7 +10,7 @@ import types
 import pytest
 import torch
 
-from cluster.weights import SamplersClient
+from cluster.two_phases import SamplersClient
 from wfr.config import TinyModelConfig, parse_config
 from wfr.protocols import SamplersLostError, SamplingRequest, TransferGroup
 

@@ -31,7 +31,7 @@ def rig(tmp_path_factory):
     """A sampler on the second GPU and a publisher of another model on the first."""
     from actors.sampler import Sampler
     from cluster.ports import free_port
-    from cluster.weights import SamplersClient
+    from cluster.two_phases import SamplersClient
     from learner.publisher import EngineSource, Publisher
     from learner.tiny import build_model, build_tokenizer
 
