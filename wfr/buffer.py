@@ -227,9 +227,11 @@ class ReplayBuffer(Generic[Ref]):
                 if reason := reasons.get(entry.group_id):
                     self._ledger.discard(reason, entry.meta.policy_tokens)
                     self._ledger.groups_dropped[reason] += 1
-            self._out[batch_id] = newest.without(reasons)
-            if not stepped:
+            rest = newest.without(reasons)
+            self._out[batch_id] = rest
+            if not stepped:  # what was to be used again still can be
                 del self._out[batch_id]
+                self._used = {entry.group_id: entry for entry in rest.replayed} | self._used
             self._slot_free.notify_all()
             self._batch_ready.notify_all()
 
