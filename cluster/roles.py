@@ -145,9 +145,7 @@ class HostedWarmstart:
         """Write the tiny director as it is before any training."""
         from learner import tiny
 
-        tokenizer = tiny.build_tokenizer()
-        model = tiny.build_model(config.model.tiny, len(tokenizer), config.run.seed)
-        tiny.save(model, tokenizer, Path(out_dir))
+        tiny.save(*tiny.make(config), Path(out_dir))
 
     def run(self, config: Config, out_dir: str) -> Any:
         """Build and train; returns the result record."""

@@ -37,6 +37,10 @@ def evaluations(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
         "em_after": after["em"],
         "skills_before": before["skills"],
         "skills_after": after["skills"],
+        "reward_before": before["reward"],
+        "reward_after": after["reward"],
+        "parts_before": before["parts"],
+        "parts_after": after["parts"],
         "eval_tasks": after["tasks"],
     }
 

@@ -51,11 +51,14 @@ def _metric_rows() -> Iterator[str]:
 def _sections() -> Iterator[str]:
     schema = Config.model_json_schema()
     for name, value in schema["properties"].items():
-        section = _resolve(value, schema)
-        yield f"### {name}\n\n{section['description']}\n"
-        yield "| key | default | allowed | meaning |\n|---|---|---|---|"
-        yield from _rows(name, section, schema)
-        yield ""
+        kinds = value.get("discriminator", {}).get("mapping", {})
+        for kind, reference in (kinds or {"": value.get("$ref", "")}).items():
+            section = _resolve({"$ref": reference}, schema)
+            title = f"{name}, kind: {kind}" if kind else name
+            yield f"### {title}\n\n{section['description']}\n"
+            yield "| key | default | allowed | meaning |\n|---|---|---|---|"
+            yield from _rows(name, section, schema)
+            yield ""
 
 
 def _rows(prefix: str, section: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:

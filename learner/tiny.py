@@ -7,10 +7,6 @@ tokens of which the first rarely matters.
 
 from __future__ import annotations
 
-import itertools
-import random
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,66 +14,36 @@ import torch
 from tokenizers import AddedToken
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from wfr.config import TinyModelConfig, WorldConfig
-from wfr.tasks import world
-from wfr.tasks.demonstrations import demonstrate
+from learner.language import EOS, LANGUAGES, THINK_ACT, Language
+from wfr.config import Config, TinyModelConfig
 
-TAGS = (
-    *("<user>", "<assistant>", "<think>", "</think>", "<tool>", "</tool>"),
-    *("<info>", "</info>", "<answer>", "</answer>"),
-)
-PAD, EOS = "<pad>", "<eos>"
-CHAT_TEMPLATE = (
-    "{%- for message in messages -%}"
-    "{%- if message.role == 'user' -%}{{ '<user> ' + message.content }}"
-    "{%- elif message.role == 'tool' -%}{{ message.content.replace('<info>', '<info> ') }}"
-    "{%- elif message.role == 'assistant' -%}"
-    "{%- if loop.previtem is defined and loop.previtem.role == 'user' -%}"
-    "{{ '<assistant>' }}{%- endif -%}{{ message.content }}"
-    "{%- endif -%}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt and messages and messages[-1].role == 'user' -%}"
-    "{{ '<assistant>' }}{%- endif -%}"
-)
-"""Appending a message appends tokens: a turn follows an observation with nothing in between.
-
-Text after a tag starts with one space, so that a word is the same token there as anywhere.
-"""
+PAD = "<pad>"
 
 _MAX_VOCABULARY = 4096
 _MAX_POSITIONS = 2048
-_ENVIRONMENT_WORDS = "warning format unknown operator no results output error:"
 
 
-def build_tokenizer() -> Qwen2Tokenizer:
+def build_tokenizer(language: Language = THINK_ACT) -> Qwen2Tokenizer:
     """Train the tokenizer on the words of the embedded world and protocol; deterministic."""
     untrained: Any = Qwen2Tokenizer(unk_token=EOS, eos_token=EOS, pad_token=PAD)
     tokenizer: Qwen2Tokenizer = untrained.train_new_from_iterator(
-        _vocabulary(), _MAX_VOCABULARY, show_progress=False, min_frequency=1
+        language.words(), _MAX_VOCABULARY, show_progress=False, min_frequency=1
     )
     tokenizer.add_tokens(
-        [AddedToken(tag, special=True, lstrip=True, normalized=False) for tag in TAGS]
+        [AddedToken(tag, special=True, lstrip=True, normalized=False) for tag in language.tags]
     )
     pairs = [f"{tens}{ones}" for tens in range(10) for ones in range(10)]
-    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in (" 19", *pairs)])
-    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.add_tokens(
+        [AddedToken(text, normalized=False) for text in (" 19", *pairs, *language.compounds)]
+    )
+    tokenizer.chat_template = language.chat_template
     return tokenizer
 
 
-def _vocabulary() -> Iterator[str]:
-    """Text in which every word that should be one token occurs."""
-    names = (world.FIRST_NAMES, world.LAST_NAMES, world.CITIES, world.FIRMS)
-    for word in itertools.chain(*names, world.RIVERS, world.JOBS, _ENVIRONMENT_WORDS.split()):
-        yield f" {word}"
-    rng = random.Random("vocabulary")
-    sample = world.World.draw(WorldConfig(), rng)
-    for _ in range(200):
-        for message in demonstrate(sample, rng).messages:
-            yield re.sub(r"<[^>]*>|[0-9]", "", f" {message.content}")
-
-
-def build_model(shape: TinyModelConfig, vocabulary: int, seed: int) -> Qwen2ForCausalLM:
-    """A freshly initialised director with tied embeddings, in float32."""
+def build_model(
+    shape: TinyModelConfig, vocabulary: int, seed: int, eos: int | None = None
+) -> Qwen2ForCausalLM:
+    """A freshly initialised director with tied embeddings, in float32; `eos` ends its turns."""
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=vocabulary,
@@ -90,10 +56,18 @@ def build_model(shape: TinyModelConfig, vocabulary: int, seed: int) -> Qwen2ForC
         tie_word_embeddings=True,
         initializer_range=shape.hidden**-0.5,
         bos_token_id=None,
-        eos_token_id=None,
+        eos_token_id=eos,
         pad_token_id=None,
     )
     return Qwen2ForCausalLM(config)  # type: ignore[no-untyped-call]
+
+
+def make(config: Config) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer]:
+    """The untrained director that the configuration asks for, and its tokenizer."""
+    language = LANGUAGES[config.environment.kind]
+    tokenizer = build_tokenizer(language)
+    eos = tokenizer.eos_token_id if language.turn_end else None
+    return build_model(config.model.tiny, len(tokenizer), config.run.seed, eos), tokenizer
 
 
 def save(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, directory: Path) -> None:

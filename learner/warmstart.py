@@ -21,7 +21,9 @@ import torch.nn.functional as F  # noqa: N812
 from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
 from learner import tiny
-from wfr.config import Config, WarmstartConfig, WorldConfig
+from learner.language import LANGUAGES, THINK_ACT, Language
+from wfr.config import Config
+from wfr.environments.canvas_demonstrations import edit_demonstrations
 from wfr.tasks.demonstrations import Demonstration, demonstrate
 from wfr.tasks.world import World
 
@@ -64,8 +66,7 @@ def warmstart(
     the same weights.
     """
     started = time.monotonic()
-    tokenizer = tiny.build_tokenizer()
-    model = tiny.build_model(config.model.tiny, len(tokenizer), config.run.seed)
+    model, tokenizer = tiny.make(config)
     with _threads(config.warmstart.threads):
         losses, tokens = _train(model, tokenizer, config, progress)
     tiny.save(model, tokenizer, out_dir)
@@ -75,14 +76,12 @@ def warmstart(
 
 
 def demonstration_tokens(
-    demonstrations: list[Demonstration], tokenizer: Qwen2Tokenizer
+    demonstrations: list[Demonstration],
+    tokenizer: Qwen2Tokenizer,
+    language: Language = THINK_ACT,
 ) -> list[tuple[list[int], list[bool]]]:
     """Token ids, and which of them the director wrote, exactly as an episode would build them."""
-    texts: list[str] = []
-    for demonstration in demonstrations:
-        question, *rest = demonstration.messages
-        texts.append(f"<user> {question.content}<assistant>")
-        texts += [m.content.replace("<info>", "<info> ") for m in rest]
+    texts = [part for each in demonstrations for part in language.parts(each.messages)]
     encoded = iter(tokenizer(texts, add_special_tokens=False)["input_ids"])
     rows = []
     for demonstration in demonstrations:
@@ -109,7 +108,7 @@ def _train(
     optimizers = _optimizers(model, settings.lr)
     factor = functools.partial(_lr_factor, steps=settings.steps)
     schedules = [torch.optim.lr_scheduler.LambdaLR(o, factor) for o in optimizers]
-    batches = _batches(tokenizer, settings, config.tasks.world, config.run.seed)
+    batches = _batches(tokenizer, config)
     losses, tokens = [], 0
     for step in range(settings.steps):
         batch = next(batches)
@@ -155,21 +154,28 @@ def _lr_factor(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / _WARMUP_STEPS) * (_FINAL_LR + (1 - _FINAL_LR) * cosine)
 
 
-def _batches(
-    tokenizer: Qwen2Tokenizer, settings: WarmstartConfig, world: WorldConfig, seed: int
-) -> Iterator[_Batch]:
+def _batches(tokenizer: Qwen2Tokenizer, config: Config) -> Iterator[_Batch]:
     """Endless batches; each world's demonstrations are grouped by length, then shuffled."""
+    settings, language = config.warmstart, LANGUAGES[config.environment.kind]
     draw = 0
     while True:
-        rng = random.Random(f"warmstart/{seed}/{draw}")
-        drawn = World.draw(world, rng)
+        rng = random.Random(f"warmstart/{config.run.seed}/{draw}")
         count = settings.world_every * settings.batch
-        demonstrations = [demonstrate(drawn, rng) for _ in range(count)]
-        rows = sorted(demonstration_tokens(demonstrations, tokenizer), key=lambda row: len(row[0]))
+        demonstrations = _demonstrations(config, rng, count)
+        rows = demonstration_tokens(demonstrations, tokenizer, language)
+        rows.sort(key=lambda row: len(row[0]))
         parts = [rows[i : i + settings.batch] for i in range(0, count, settings.batch)]
         rng.shuffle(parts)
         yield from map(_collate, parts)
         draw += 1
+
+
+def _demonstrations(config: Config, rng: random.Random, count: int) -> list[Demonstration]:
+    """Demonstrations in a world that is drawn for them."""
+    if config.environment.kind == "canvas":
+        return edit_demonstrations(config.environment, config.tasks.world, rng, count)
+    drawn = World.draw(config.tasks.world, rng)
+    return [demonstrate(drawn, rng) for _ in range(count)]
 
 
 def _collate(rows: list[tuple[list[int], list[bool]]]) -> _Batch:

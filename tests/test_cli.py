@@ -24,6 +24,8 @@ SUMMARY = {
     "status": "done",
     "em_before": 0.25,
     "em_after": 0.75,
+    "reward_before": -0.5,
+    "reward_after": 0.5,
     "skills_before": {"hop1": 0.5},
     "skills_after": {"hop1": 0.75},
     "steps": 3,

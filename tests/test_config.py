@@ -153,3 +153,72 @@ def test_slots_hold_every_group_that_may_be_alive(max_lag, groups):
 def test_resolved_configuration_reads_back():
     config = parse_config({"objective": {"preset": "dapo"}, "environment": {"pool": ["Search"]}})
     assert parse_config(yaml.safe_load(config.model_dump_json())) == config
+
+
+def test_an_environment_without_a_kind_is_think_act():
+    config = parse_config({"environment": {"max_turns": 3}})
+    assert (config.environment.kind, config.environment.max_turns) == ("think_act", 3)
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"kind": "chess"}, ("environment.kind='chess'", "'think_act', 'canvas'")),
+        (
+            {"kind": "canvas", "observation_chars": 9},
+            ("environment.observation_chars: unknown", "result_chars"),
+        ),
+        (
+            {"kind": "canvas", "reward": {"gate": 1}},
+            ("environment.reward.gate: unknown", "threshold"),
+        ),
+        ({"kind": "canvas", "max_turns": 0}, ("environment.max_turns=0", "greater")),
+        ({"router": "off"}, ("environment.router: unknown", "observation_chars")),
+        (
+            {"kind": "canvas", "reward": {"preset": "released_code", "need_solver": True}},
+            ("environment.reward", "measure='dsl_text'"),
+        ),
+    ],
+)
+def test_sections_of_several_kinds_are_explained(environment, words):
+    text = refusal({"environment": environment})
+    assert all(word in text for word in words), text
+
+
+def test_presets_of_the_canvas_reward_can_be_departed_from():
+    reward = {"preset": "released_code", "min_operators": 4}
+    config = parse_config({"environment": {"kind": "canvas", "reward": reward}})
+    assert config.environment.reward.measure == "dsl_text"
+    assert config.environment.reward.min_operators == 4
+
+
+def test_flowsteer_is_the_papers():
+    config = load_config(next(p for p in CONFIGS if p.stem == "flowsteer_8b"))
+    environment, objective, lora = config.environment, config.objective, config.learner.lora
+    assert config.rollout.group_size * config.train.groups_per_batch == 36
+    assert (environment.max_turns, environment.router) == (20, "off")
+    reward = environment.reward
+    shares = (
+        reward.checker_share,
+        reward.format_share,
+        reward.operators_share,
+        reward.structure_share,
+    )
+    assert (shares, reward.min_operators, reward.threshold) == ((0.2, 0.2, 0.2, 0.4), 5, 1.0)
+    assert (objective.clip_low, objective.clip_high, objective.kl_coef) == (0.2, 0.2, 0.005)
+    assert (objective.ratio_unit, objective.aggregate) == ("token", "sequence_mean")
+    assert (lora.rank, lora.alpha, lora.dropout) == (64, 64, 0.05)
+    assert (config.learner.lr, config.train.steps) == (1e-5, 300)
+    assert (config.rollout.temperature, config.rollout.top_p) == (0.6, 0.95)
+
+
+def test_workflow_r1_is_the_papers():
+    config = load_config(next(p for p in CONFIGS if p.stem == "workflow_r1_7b"))
+    environment, objective = config.environment, config.objective
+    assert config.rollout.group_size * config.train.groups_per_batch == 4096
+    assert config.learner.minibatches == 4
+    assert (environment.max_operator_turns, environment.max_turns) == (20, 21)
+    assert (environment.max_response_tokens, environment.observation_chars) == (8192, 2048)
+    assert (objective.ratio_unit, objective.aggregate) == ("subsequence", "subsequence_mean")
+    assert (objective.clip_low, objective.clip_high, objective.kl_coef) == (0.2, 0.2, 0.001)
+    assert (config.learner.lr, config.learner.lora.rank, config.train.steps) == (1e-6, 0, 38)

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from wfr.config import Config
+from wfr.environments.canvas_router import heuristic_policy
 from wfr.environments.registry import LazySandbox, make_factory
 from wfr.sandbox.confinement import SandboxUnavailableError
 from wfr.tasks.registry import make_source
@@ -32,6 +33,34 @@ def test_environments_share_one_real_sandbox(require):
 
     steps = asyncio.run(compute())
     assert [s.messages[0].content for s in steps] == ["<info>27</info>"] * 3
+
+
+def test_a_canvas_writes_tests_and_grades_programs_in_the_sandbox(require):
+    require("bubblewrap")
+    config = Config.model_validate(
+        {
+            "tasks": {"format": "mixed_world"},
+            "environment": {"kind": "canvas", "finish_gate": {"code_test": True}},
+        }
+    )
+    source = make_source(config)
+    task = next(t for t in source.train() if t.skill == "program")
+
+    async def episode():
+        factory = make_factory(config, source)
+        canvas = factory()
+        canvas.reset(task)
+        try:
+            while not (step := await canvas.step(heuristic_policy(canvas.view()), "stop")).last:
+                calls.update(call.operator for call in step.calls)
+        finally:
+            await factory.close()
+        return canvas.reward()
+
+    calls = set()
+    reward = asyncio.run(episode())
+    assert (reward.total, reward.metrics["correct"]) == (1.0, 1.0)
+    assert {"Programmer", "Test"} <= calls
 
 
 def test_search_finds_passages_of_the_source():

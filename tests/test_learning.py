@@ -11,12 +11,13 @@ import pytest
 
 pytestmark = [pytest.mark.soak, pytest.mark.engine, pytest.mark.timeout(1500)]
 
-CONFIG = Path(__file__).parents[1] / "cluster" / "configs" / "quickstart.yaml"
+CONFIGS = Path(__file__).parents[1] / "cluster" / "configs"
+CONFIG = CONFIGS / "quickstart.yaml"
 
 
-def _train(directory, *overrides):
+def _train(directory, *overrides, config=CONFIG):
     settings = [f"run.dir={directory}", *overrides]
-    command = [sys.executable, "-m", "cluster.cli", "train", str(CONFIG), "--json"]
+    command = [sys.executable, "-m", "cluster.cli", "train", str(config), "--json"]
     command += [part for override in settings for part in ("--set", override)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1400, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -60,3 +61,15 @@ def test_the_synchronous_system_is_the_same_file_with_one_other_number(quickstar
     assert summary["max_lag_seen"] == 0
     assert summary["em_before"] == pytest.approx(asynchronous["em_before"], abs=0.02)
     assert summary["em_after"] - summary["em_before"] >= 0.2
+
+
+def test_the_canvas_quickstart_learns_to_build_workflows(tmp_path):
+    summary = _train(tmp_path, "run.seed=5", config=CONFIGS / "canvas_quickstart.yaml")
+    before, after = summary["parts_before"], summary["parts_after"]
+    assert after["gate"] >= 0.8 > before["gate"]
+    assert after["operators"] > before["operators"]
+    assert summary["reward_after"] >= summary["reward_before"] + 0.5
+    assert summary["em_after"] >= summary["em_before"] + 0.1
+    assert summary["max_lag_seen"] <= summary["max_lag"] == 4
+    spent = summary["tokens_consumed"] + summary["tokens_waiting"]
+    assert summary["tokens_generated"] == spent + sum(summary["tokens_discarded"].values())

@@ -30,6 +30,7 @@ def test_means_over_all_and_per_skill():
         "em": 0.6667,
         "skills": {"hop1": 0.5, "hop2": 1.0},
         "reward": 0.5,
+        "parts": {"correct": 0.6667},
         "turns": 2.3333,
         "tasks": 3,
         "not_scored": 0,

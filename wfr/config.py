@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from wfr.canvas_config import CanvasConfig
 from wfr.executor_config import ExecutorConfig
 from wfr.section import Section as _Section
 from wfr.yaml_lines import key_lines, line_of
@@ -71,9 +72,11 @@ class WorldConfig(_Section):
 class TasksConfig(_Section):
     """What the director is asked."""
 
-    format: Literal["lookup_world", "hotpotqa", "gsm8k"] = "lookup_world"
+    format: Literal["lookup_world", "mixed_world", "hotpotqa", "gsm8k"] = "lookup_world"
+    """`lookup_world`: questions over a corpus to search; `mixed_world`: questions with passages,
+    word problems and small programs; or the format of a benchmark's file."""
     path: str | None = None
-    """File or directory of the benchmark; not used by `lookup_world`."""
+    """File or directory of the benchmark; not used by the embedded worlds."""
     held_out: float = Field(0.2, gt=0, lt=1)
     """Share of the questions that is held out (by a hash of the question)."""
     eval_tasks: int = Field(240, ge=1)
@@ -82,12 +85,13 @@ class TasksConfig(_Section):
 
     @model_validator(mode="after")
     def _path_fits_format(self) -> Self:
-        if self.format == "lookup_world" and self.path is not None:
+        embedded = self.format in ("lookup_world", "mixed_world")
+        if embedded and self.path is not None:
             raise ValueError(
-                f"tasks.path={self.path!r} contradicts tasks.format='lookup_world', which makes "
+                f"tasks.path={self.path!r} contradicts tasks.format={self.format!r}, which makes "
                 "its own questions; remove the path or name the file's format"
             )
-        if self.format != "lookup_world" and self.path is None:
+        if not embedded and self.path is None:
             raise ValueError(f"tasks.format={self.format!r} needs tasks.path, the benchmark's file")
         return self
 
@@ -104,7 +108,7 @@ class SearchConfig(_Section):
 class ThinkActConfig(_Section):
     """The think-act environment (Workflow-R1, sections 1 and 2 of its specification)."""
 
-    name: Literal["think_act"] = "think_act"
+    kind: Literal["think_act"] = "think_act"
     pool: Literal["base", "search", "embedded"] | tuple[str, ...] = "embedded"
     """Operators on offer: a preset or a list of names."""
     prompt: Literal["full", "question"] = "full"
@@ -520,13 +524,16 @@ class MetricsConfig(_Section):
     """Address that the exporter listens on; 0.0.0.0: all of the driver's machine."""
 
 
+EnvironmentConfig = Annotated[ThinkActConfig | CanvasConfig, Field(discriminator="kind")]
+
+
 class Config(_Section):
     """A run."""
 
     run: RunConfig = RunConfig()
     model: ModelConfig = ModelConfig()
     tasks: TasksConfig = TasksConfig()
-    environment: ThinkActConfig = ThinkActConfig()
+    environment: EnvironmentConfig = ThinkActConfig()
     executor: ExecutorConfig = ExecutorConfig()
     sandbox: SandboxConfig = SandboxConfig()
     sampler: SamplerConfig = SamplerConfig()
@@ -574,6 +581,15 @@ class Config(_Section):
                 f"{self.rollout.group_size}: no group could ever be trained on"
             )
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _environment_is_think_act(cls, values: Any) -> Any:
+        """An environment that does not say of which kind it is, is of the first."""
+        environment = values.get("environment") if isinstance(values, Mapping) else None
+        if isinstance(environment, Mapping) and "kind" not in environment:
+            return {**values, "environment": {"kind": "think_act", **environment}}
+        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -676,7 +692,7 @@ _NumberLoader.add_constructor("tag:yaml.org,2002:str", _scalar)
 
 
 def _explain(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"]) or "(whole file)"
+    key = ".".join(_written(error["loc"])) or "(whole file)"
     if error["type"] == "extra_forbidden":
         return f"{key}: unknown key; allowed here: {', '.join(_siblings(error['loc']))}"
     if error["type"] == "union_tag_invalid":
@@ -693,6 +709,18 @@ def _explain(error: Any) -> str:
 def _place(location: Sequence[int | str], lines: Mapping[tuple[str | int, ...], int]) -> str:
     line = line_of(location, lines)
     return f" (line {line})" if line else ""
+
+
+def _written(location: Sequence[int | str]) -> list[str]:
+    """The keys as a file spells them: pydantic puts the kind of a section among them."""
+    keys: list[str] = []
+    model: Any = Config
+    for part in location:
+        inside = _inside(model, part)
+        if inside is None or part not in (_kind(m) for m in get_args(model)):
+            keys.append(str(part))
+        model = inside
+    return keys
 
 
 def _siblings(location: Sequence[int | str]) -> list[str]:
@@ -724,6 +752,5 @@ def _section_of(annotation: Any) -> Any:
 
 def _kind(model: Any) -> Any:
     """Value of the field that tells the members of a union apart."""
-    return next(
-        (f.default for name, f in model.model_fields.items() if name in ("kind", "name")), None
-    )
+    fields = getattr(model, "model_fields", {})
+    return fields["kind"].default if "kind" in fields else None

@@ -165,6 +165,8 @@ class RuleBasedConfig(Section):
     """The embedded program that reads the text which it is given."""
 
     kind: Literal["rule_based"] = "rule_based"
+    mistakes: float = Field(0.0, ge=0, lt=1)
+    """Share of its calls in which it goes wrong, as language models do."""
 
 
 class RecordedConfig(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -321,7 +322,7 @@ class EnvironmentConformance:
     def test_prompt_keeps_the_answers_secret(self) -> None:
         """Two tasks that differ in their accepted answers only have the same prompt."""
         task = self.task()
-        other = Task(task.id, task.question, ("something else",), task.source)
+        other = dataclasses.replace(task, answers=("something else",))
         assert self.make().reset(task).messages == self.make().reset(other).messages
 
     def test_episode_ends_with_its_last_turn(self) -> None:

@@ -99,6 +99,7 @@ def _show(summary: dict[str, Any], *, as_json: bool) -> None:
         return
     table = Table("", "before", "after", title=f"run {summary['name']}: {summary['status']}")
     table.add_row("exact match", f"{summary['em_before']:.3f}", f"{summary['em_after']:.3f}")
+    table.add_row("reward", f"{summary['reward_before']:+.3f}", f"{summary['reward_after']:+.3f}")
     for skill, after in summary["skills_after"].items():
         before = summary["skills_before"].get(skill, float("nan"))
         table.add_row(f"  {skill}", f"{before:.3f}", f"{after:.3f}")

@@ -19,6 +19,7 @@ from wfr.backends.cache import Entry, cache_key, request_fields
 from wfr.backends.counter import Counter, Reporter
 from wfr.backends.guarded import Guarded
 from wfr.backends.hub import HubLike
+from wfr.backends.mistakes import Mistakes
 from wfr.backends.openai_compatible import OpenAICompatible
 from wfr.backends.pool import Pool
 from wfr.backends.recorded import read_recording
@@ -32,6 +33,7 @@ from wfr.executor_config import (
     OpenAICompatibleConfig,
     PoolConfig,
     RecordedConfig,
+    RuleBasedConfig,
 )
 from wfr.trajectory import StopReason, WorldFailureError
 
@@ -261,10 +263,10 @@ class Executors:
             case PoolConfig():
                 members = {self._guarded(m): weight for m, weight in config.members.items()}
                 return Pool(name, members)
+            case RuleBasedConfig():
+                return _Plain(RuleBased(Mistakes(config.mistakes)))
             case None:
                 raise BackendConfigError(f"executor.backends.{name} has not been started")
-            case _:
-                return _Plain(RuleBased())
 
     def _guarded(self, name: str) -> Guarded:
         member = self._make(name)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
+from wfr.backends.base import Backend
 from wfr.backends.executors import Executors
 from wfr.backends.hub import Hub, HubLike
-from wfr.config import Config, SandboxConfig
+from wfr.canvas_config import CanvasConfig
+from wfr.config import Config, SandboxConfig, SearchConfig, ThinkActConfig
 from wfr.environments.base import Environment
+from wfr.environments.canvas import Canvas
 from wfr.environments.think_act import ThinkAct
-from wfr.operators.library import make_pool
+from wfr.grading.grader import Grader
+from wfr.grading.maths_process import MathsProcess
+from wfr.operators.library import make_nodes, make_pool
 from wfr.operators.search import Search
 from wfr.sandbox import Result, Sandbox
 from wfr.sandbox.confinement import SandboxUnavailableError
@@ -36,24 +42,37 @@ class EnvironmentFactory:
 
     def __init__(self, config: Config, source: TaskSource, executors: Executors) -> None:
         """Build the index now; the sandbox starts at its first use."""
-        self._config = config.environment
         self._sandbox = LazySandbox(config.sandbox)
+        self._maths = MathsProcess()
         self._executors = executors
-        self._pool = make_pool(
-            config.environment.pool,
-            search=Search(config.environment.search, source.corpus()),
-            sandbox=self._sandbox,
-            backend=executors,
-        )
+        grader = Grader(self._sandbox, self._maths)
+        self._make = _maker(config.environment, source, self._sandbox, executors, grader)
 
     def __call__(self) -> Environment:
         """A new environment; any number may run at once in one event loop."""
-        return ThinkAct(self._config, self._pool)
+        return self._make()
 
     async def close(self) -> None:
-        """End the executors' connections and the sandbox's processes."""
+        """End the executors' connections and the processes of sandbox and grader."""
         await self._executors.close()
+        await self._maths.close()
         await self._sandbox.close()
+
+
+def _maker(
+    config: ThinkActConfig | CanvasConfig,
+    source: TaskSource,
+    sandbox: LazySandbox,
+    backend: Backend,
+    grader: Grader,
+) -> Callable[[], Environment]:
+    if isinstance(config, CanvasConfig):
+        search = Search(SearchConfig(), source.corpus())
+        nodes = make_nodes(config.pool, search=search, sandbox=sandbox, backend=backend)
+        return functools.partial(Canvas, config, nodes, grader)
+    search = Search(config.search, source.corpus())
+    pool = make_pool(config.pool, search=search, sandbox=sandbox, backend=backend)
+    return functools.partial(ThinkAct, config, pool, grader)
 
 
 class LazySandbox:

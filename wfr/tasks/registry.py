@@ -12,6 +12,8 @@ def make_source(config: Config) -> TaskSource:
     tasks = config.tasks
     if tasks.path is None:
         from wfr.tasks.lookup_world import LookupWorld
+        from wfr.tasks.mixed_world import MixedWorld
 
-        return LookupWorld(tasks.world, held_out=tasks.held_out, eval_tasks=tasks.eval_tasks)
+        world = MixedWorld if tasks.format == "mixed_world" else LookupWorld
+        return world(tasks.world, held_out=tasks.held_out, eval_tasks=tasks.eval_tasks)
     return FileTasks(tasks.format, tasks.path, tasks.held_out, tasks.eval_tasks)

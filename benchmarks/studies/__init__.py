@@ -1,0 +1,1 @@
+"""Studies: what several whole runs say about a question that was asked before them."""

@@ -1,0 +1,166 @@
+"""What does conditional release do? `python -m benchmarks.studies.conditional_release`.
+
+Question, asked before any run: FlowSteer's paper says that without conditional release the policy
+takes a shortcut: it collects the answer's reward from small workflows and finishes early. Does it?
+
+Arms: `cluster/configs/canvas_quickstart.yaml` as it is, and the same with
+`environment.reward.conditional_release: false`. Seeds 1 to N. The two runs of a seed start from the
+same warm-started director and differ in nothing else; asynchronous runs do not repeat exactly.
+
+Outcomes, on the held-out tasks, greedy, after training: operators in the final workflow (primary),
+turns, share of open gates, answer score, reward. Analysis: per seed the difference (without −
+with), then its mean, its smallest and largest value, and the 95 % t interval over the seeds. The
+paper's claim is supported if the interval of `operators` or of `turns` lies below zero; if it
+contains zero, these runs do not show it; if it lies above, they contradict it. All runs count; one
+that failed is named. Beside them, without training: the heuristic router as a policy.
+
+The study can be interrupted: a run whose summary says `done` is not repeated. Results: Parquet with
+one row per run, and a table in Markdown.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "cluster/configs/canvas_quickstart.yaml"
+ARMS: Mapping[str, tuple[str, ...]] = {
+    "released by the gate": (),
+    "always released": ("environment.reward.conditional_release=false",),
+}
+OUTCOMES = ("operators", "turns", "finished", "gate", "correct", "reward")
+
+_T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+"""Two-sided 95 % quantiles of Student's t by degrees of freedom."""
+
+
+def main(
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 1 to N of both arms.")] = 3,
+    out: Annotated[Path, typer.Option(help="Directory of runs and results.")] = Path(
+        "runs/conditional_release"
+    ),
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps; none: the file's.")] = None,
+    report_only: Annotated[bool, typer.Option(help="Report the runs that are there.")] = False,
+) -> None:
+    """Run what is missing, then report."""
+    if not report_only:
+        for seed in range(1, seeds + 1):
+            base = _warm_start(out, seed)
+            for arm, overrides in ARMS.items():
+                _train(out, arm, seed, base, overrides, steps)
+    rows = list(_rows(out, seeds))
+    if not rows:
+        typer.echo(f"no finished run in {out}", err=True)
+        raise typer.Exit(1)
+    pq.write_table(pa.Table.from_pylist(rows), out / "runs.parquet")
+    text = report(rows)
+    (out / "report.md").write_text(text, encoding="utf-8")
+    typer.echo(text)
+
+
+def differences(rows: Sequence[Mapping[str, Any]], outcome: str) -> list[float]:
+    """Always released minus released by the gate, per seed that has both."""
+    by_seed: dict[int, dict[str, float]] = {}
+    for row in rows:
+        by_seed.setdefault(row["seed"], {})[row["arm"]] = row[outcome]
+    gated, always = ARMS
+    return [pair[always] - pair[gated] for pair in by_seed.values() if len(pair) == len(ARMS)]
+
+
+def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % t interval of the mean; none for fewer than two values or more than ten."""
+    if not 1 < len(values) <= len(_T95) + 1:
+        return None
+    half = _T95[len(values) - 1] * statistics.stdev(values) / len(values) ** 0.5
+    mean = statistics.mean(values)
+    return mean - half, mean + half
+
+
+def report(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The runs and the differences as Markdown."""
+    lines = ["| arm | seed | " + " | ".join(OUTCOMES) + " | steps | training s |"]
+    lines += ["|" + "---|" * (len(OUTCOMES) + 4)]
+    for row in sorted(rows, key=lambda row: (list(ARMS).index(row["arm"]), row["seed"])):
+        figures = " | ".join(f"{row[f'{name}_before']:.2f} → {row[name]:.2f}" for name in OUTCOMES)
+        lines.append(
+            f"| {row['arm']} | {row['seed']} | {figures} | {row['steps']} | "
+            f"{row['rl_seconds']:.0f} |"
+        )
+    lines += ["", "| always − by the gate | mean | smallest | largest | 95 % interval |"]
+    lines += ["|---|---|---|---|---|"]
+    for outcome in OUTCOMES:
+        found = differences(rows, outcome)
+        if found:
+            bounds = interval(found)
+            shown = f"{bounds[0]:+.2f} to {bounds[1]:+.2f}" if bounds else "too few seeds"
+            lines.append(
+                f"| {outcome} | {statistics.mean(found):+.2f} | {min(found):+.2f} | "
+                f"{max(found):+.2f} | {shown} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _warm_start(out: Path, seed: int) -> Path:
+    base = out / f"base-{seed}"
+    if not (base / "config.json").exists():
+        _wfr("warmstart", str(CONFIG), "--out", str(base), "--set", f"run.seed={seed}")
+    return base
+
+
+def _train(
+    out: Path, arm: str, seed: int, base: Path, overrides: Sequence[str], steps: int | None
+) -> None:
+    name = _name(arm, seed)
+    if _summary(out, arm, seed).get("status") == "done":
+        return
+    settings = [f"run.dir={out}", f"run.name={name}", f"run.seed={seed}", f"model.path={base}"]
+    settings += overrides
+    settings += [] if steps is None else [f"train.steps={steps}"]
+    options = [part for setting in settings for part in ("--set", setting)]
+    if _wfr("train", str(CONFIG), "--overwrite", *options, check=False):
+        typer.echo(f"{name} failed; see {out / name / 'logs'}", err=True)
+
+
+def _wfr(*arguments: str, check: bool = True) -> int:
+    command = [sys.executable, "-m", "cluster.cli", *arguments]
+    return subprocess.run(command, check=check, cwd=ROOT).returncode
+
+
+def _rows(out: Path, seeds: int) -> Iterator[dict[str, Any]]:
+    for arm in ARMS:
+        for seed in range(1, seeds + 1):
+            summary = _summary(out, arm, seed)
+            if summary.get("status") == "done":
+                yield {"arm": arm, "seed": seed, **_outcomes(summary)}
+
+
+def _outcomes(summary: Mapping[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for when, suffix in (("before", "_before"), ("after", "")):
+        parts = {**summary[f"parts_{when}"], "reward": summary[f"reward_{when}"]}
+        values |= {f"{name}{suffix}": parts[name] for name in OUTCOMES}
+    return {**values, "steps": summary["steps"], "rl_seconds": summary["rl_seconds"]}
+
+
+def _summary(out: Path, arm: str, seed: int) -> dict[str, Any]:
+    path = out / _name(arm, seed) / "summary.json"
+    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return found
+
+
+def _name(arm: str, seed: int) -> str:
+    return f"{arm.replace(' ', '_')}-{seed}"
+
+
+if __name__ == "__main__":
+    typer.run(main)
