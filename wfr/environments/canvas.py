@@ -256,17 +256,20 @@ def _kind(taken: Taken, notice: Notice) -> TurnKind:
     return TurnKind.ANSWER if finished else TurnKind.TOOL
 
 
-def _has_tests(task: Task) -> bool:
-    return bool(task.meta.get("public_tests"))
+_PROGRAM_METRICS = frozenset({"hidden_tests", "stdin_tests"})
+
+
+def _graded(task: Task, result: CanvasResult) -> str:
+    """What of a result is graded."""
+    return result.program if task.metric in _PROGRAM_METRICS else result.answer
 
 
 def _scope(task: Task) -> Scope:
-    """What operators may know of the task; its accepted answers are not among it."""
-    tests = tuple(task.meta.get("public_tests", "").splitlines())
-    return Scope(task.id, task.corpus, tests, task.meta.get("entry_point", ""))
+    """What operators may know of the task; its answers and the tests that grade are not in it."""
+    return Scope(task.id, task.corpus, task.public_tests, task.meta.get("entry_point", ""))
 
 
-def _result(execution: Execution, order: list[str], passes_hidden: bool) -> CanvasResult:
+def _result(execution: Execution, order: list[str]) -> CanvasResult:
     checked = [execution.nodes[i].value for i in order if i in execution.nodes]
     verdicts = [value for value in checked if value is not None and value.passed is not None]
     last = verdicts[-1] if verdicts else None
