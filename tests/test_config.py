@@ -163,7 +163,7 @@ def test_an_environment_without_a_kind_is_think_act():
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
-        ({"kind": "chess"}, ("environment.kind='chess'", "'think_act', 'canvas'")),
+        ({"kind": "chess"}, ("environment: 'kind' is none of 'think_act', 'canvas'",)),
         (
             {"kind": "canvas", "observation_chars": 9},
             ("environment.observation_chars: unknown", "result_chars"),
