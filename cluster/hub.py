@@ -8,6 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
 from cluster.logs import redirect
 from cluster.remote import Remote, host
 from wfr.backends.base import BackendConfigError
@@ -88,8 +91,9 @@ def open_cache(config: ExecutorConfig, run_dir: Path) -> Cache | None:
 
 
 def start_hub(config: Config, run_dir: Path, options: dict[str, Any]) -> Remote:
-    """Start the hub; many calls wait in it at once."""
-    options = {**options, "max_concurrency": 100_000}
+    """Start the hub on this machine, where the cache's directory is; many calls wait in it."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {**options, "max_concurrency": 100_000, "scheduling_strategy": here}
     return host(HostedHub, config.executor, str(run_dir), options=options)
 
 

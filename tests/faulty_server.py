@@ -39,7 +39,7 @@ class FaultyServer:
         self.answered = 0
         self.faults: Counter[str] = Counter()
         self.in_flight = self.most_in_flight = 0
-        self.down = False
+        self.down = self.echo = False
         self._seen: Counter[str] = Counter()
         self._end = asyncio.Event()
 
@@ -76,6 +76,9 @@ class FaultyServer:
         words = prompt.split()
         if self.down:
             return self._fail("down", web.json_response(error("down"), status=503))
+        if self.echo:
+            self.faults["echo"] += 1
+            return await (self._echo_error if self.faults["echo"] % 3 == 1 else self._echo)(request)
         if "fault" in words:
             at = words.index("fault")
             name, times = words[at + 1], int(words[at + 2])

@@ -9,12 +9,14 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 
 import psutil
 import pytest
+from faulty_server import FaultyServer
 
 from actors.worker import RolloutWorker
 from wfr.backends.hub import Hub
@@ -130,7 +132,7 @@ def _director():
 
     def reply(request):
         text = "".join(map(chr, request.tokens))
-        turn = text.count(FakeRenderer.OPEN) - 1
+        turn = text.count("</tool>")  # which the executor, whatever else it says, does not say
         question = text.split(FakeRenderer.EOS, 1)[0]
         return FakeRenderer.ids(turns[turn].format(q=question))
 
@@ -206,22 +208,43 @@ def _train(tmp_path, executor, **environment):
     return done.stdout + done.stderr, json.loads((tmp_path / "run" / "summary.json").read_text())
 
 
-def test_a_run_leaves_its_key_nowhere(server, tmp_path, monkeypatch):
-    """Everything that the run writes is searched: its directory, its output, Ray's own files."""
-    ray_dir = tmp_path / "ray"
-    output, summary = _train(
-        tmp_path,
-        {"backend": "main", "backends": {"main": _main(server)}},
-        PLANTED_KEY=KEY,
-        RAY_TMPDIR=str(ray_dir),
-    )
+@contextlib.contextmanager
+def _echoing_server():
+    """A server, in a thread of its own, that repeats the key in replies and errors."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    server = FaultyServer()
+    server.echo = True
+    try:
+        asyncio.run_coroutine_threadsafe(server.__aenter__(), loop).result(30)
+        yield server
+    finally:
+        asyncio.run_coroutine_threadsafe(server.__aexit__(), loop).result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(30)
+        loop.close()
+
+
+def _nowhere(key, directory):
+    files = [path for path in directory.rglob("*") if path.is_file()]
+    for path in files:
+        assert key.encode() not in path.read_bytes(), path
+    return {path.name for path in files}
+
+
+def test_a_run_leaves_its_key_nowhere(tmp_path):
+    """Everything that a run writes is searched: its directory, its output, Ray's own files."""
+    with _echoing_server() as server:
+        output, summary = _train(
+            tmp_path,
+            {"backend": "main", "backends": {"main": _main(server.url)}},
+            PLANTED_KEY=KEY,
+            RAY_TMPDIR=str(tmp_path / "ray"),
+        )
     assert summary["status"] == "done"
     assert KEY not in output
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert any("config.json" in path.name for path in files)
-    assert any("logs" in path.parts for path in files)
-    for path in files:
-        assert KEY.encode() not in path.read_bytes(), path
+    assert {"config.json", "metrics.jsonl", "worker-0.log"} <= _nowhere(KEY, tmp_path)
 
 
 def test_a_model_behind_ray_serve_is_the_executor(model, tmp_path):

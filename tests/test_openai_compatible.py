@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections import Counter
@@ -10,12 +11,19 @@ from collections import Counter
 import pytest
 from faulty_server import FaultyServer
 
+from actors.rollout import EpisodeId, Limits, Rollout
 from wfr.backends.base import BackendConfigError, OperatorRequest
+from wfr.backends.cache import Cache
 from wfr.backends.executors import Executors
 from wfr.backends.hub import Hub
 from wfr.config import parse_config
-from wfr.executor_config import PRESETS
-from wfr.trajectory import WorldFailureError
+from wfr.environments.registry import make_factory
+from wfr.executor_config import PRESETS, CacheConfig
+from wfr.journal import Journal
+from wfr.schema import to_batch
+from wfr.tasks.registry import make_source
+from wfr.testing import FakeRenderer, FakeSampler
+from wfr.trajectory import Group, WorldFailureError
 
 KEY = "sk-planted-0123456789"
 
@@ -266,6 +274,64 @@ def test_the_key_is_sent_and_never_repeated(monkeypatch, caplog, capfd):
     out = capfd.readouterr()
     for text in (*said, caplog.text, out.out, out.err):
         assert KEY not in text
+
+
+def test_what_episodes_leave_behind_holds_no_key(tmp_path, monkeypatch, capfd, caplog):
+    """A worker's journal, cache, configuration and output, with a server that repeats the key."""
+    monkeypatch.setenv("PLANTED_KEY", KEY)
+    caplog.set_level(logging.INFO)
+
+    async def play():
+        async with FaultyServer() as server:
+            server.echo = True
+            executor = {
+                "backend": "main",
+                "backends": {
+                    "main": {
+                        "kind": "openai_compatible",
+                        "base_url": server.url,
+                        "model": "m",
+                        "api_key_env": "PLANTED_KEY",
+                        "retries": 0,
+                    }
+                },
+            }
+            config = parse_config(
+                {
+                    "tasks": {"world": {"questions": 10}},
+                    "environment": {"pool": ["AnswerGenerate"], "prompt": "question"},
+                    "rollout": {"episode_retries": 0},
+                    "executor": executor,
+                }
+            )
+            (tmp_path / "config.json").write_text(config.model_dump_json())
+            hub = Hub(config.executor, Cache(CacheConfig(), tmp_path / "cache"))
+            source = make_source(config)
+            factory = make_factory(config, source, hub)
+            journal = Journal(tmp_path / "journal")
+            limits = Limits(4000, 3000, 200, 1.0)
+            stops = Counter()
+            for number, task in enumerate(source.train()[:9]):
+                sampler = FakeSampler(
+                    FakeRenderer.ids(f"<think>a</think><tool>AnswerGenerate: {number} ?</tool>"),
+                    FakeRenderer.ids("<think>d</think><answer>x</answer>"),
+                )
+                rollout = Rollout(factory(), FakeRenderer(), sampler.sample, limits)
+                trajectory = await rollout.run(task, EpisodeId("r", str(number), 0))
+                stops[trajectory.stop_reason.value] += 1
+                journal.append(to_batch(Group(str(number), task.id, 0, [trajectory])))
+            journal.close()
+            await factory.close()
+            (tmp_path / "status.json").write_text(json.dumps(hub.status()))
+            hub.close()
+            return stops
+
+    assert asyncio.run(play()) == {"answered": 6, "backend_failed": 3}
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    out = capfd.readouterr()
+    assert b"[key]" in written  # both in replies and in the errors of episodes set aside
+    assert KEY.encode() not in written
+    assert KEY not in out.out + out.err + caplog.text
 
 
 def test_keys_come_from_a_file_or_not_at_all(tmp_path, monkeypatch):
