@@ -15,7 +15,7 @@ REASON = available(SandboxConfig())
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 WALLS = {"bubblewrap": confinement.bubblewrap, "namespaces": confinement.namespaces}
 TEST = "assert add(2, 3) == 5"
-CONFIG = SandboxConfig(wall_s=2.0)
+CONFIG = SandboxConfig(wall_s=0.7)
 
 
 def test_the_corpus_is_large():
