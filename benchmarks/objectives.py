@@ -210,7 +210,7 @@ def _fused(hidden: Tensor, weight: Tensor, targets: Tensor, advantage: Tensor) -
     from trl.kernels import ChunkedLogProbFunction
 
     def logprobs() -> tuple[Tensor, Tensor]:
-        per_token = ChunkedLogProbFunction.apply(
+        per_token = ChunkedLogProbFunction.apply(  # type: ignore[no-untyped-call]
             hidden, weight, None, targets, 1.0, 32768, None, 1.0, ("log_probs", "entropy")
         )
         return per_token[0], per_token[1]
@@ -233,7 +233,8 @@ def _trl_loss(
     logprobs: Callable[[], tuple[Tensor, Tensor]], targets: Tensor, advantage: Tensor
 ) -> Step:
     """`GRPOTrainer._compute_loss` over log-probabilities that a head has made."""
-    from trl import GRPOConfig, GRPOTrainer
+    from trl.trainer.grpo_config import GRPOConfig
+    from trl.trainer.grpo_trainer import GRPOTrainer
 
     rows = len(advantage)
     completions = targets.view(rows, -1)

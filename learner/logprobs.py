@@ -111,7 +111,7 @@ class _TokenLogprobs(torch.autograd.Function):
                     grad_hidden[part] += _product(slope, head, real)
                 if grad_words is not None:
                     grad_words += _product(slope.T, hidden[part], real)
-            if grad_head is not None:
+            if grad_head is not None and grad_words is not None:
                 grad_head[words] = grad_words
         return None if grad_hidden is None else grad_hidden.to(hidden.dtype), grad_head, *[None] * 3
 
@@ -197,7 +197,7 @@ def _bfloat16_units(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    matmul = torch.backends.mkldnn.matmul
+    matmul: Any = getattr(torch.backends.mkldnn, "matmul")  # noqa: B009 (has no type)
     before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
     try:
         yield
