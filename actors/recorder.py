@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import array
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +65,36 @@ class Recorder:
         total = len(self.tokens)
         self.turns.append(Turn(self._turn_start, end, total, kind, finish_reason, operator))
         self._turn_start = total
+
+    def last_turn(self) -> dict[str, Any]:
+        """What the last turn appended, as plain values for the turn journal."""
+        turn = self.turns[-1]
+        return {
+            "turn": dataclasses.astuple(turn),
+            "tokens": self.tokens[turn.start :].tolist(),
+            "logprob": self._logprob[turn.start : turn.end].tolist(),
+            "spans": [
+                [max(span.start, turn.start), span.end, span.version]
+                for span in self.spans
+                if span.end > turn.start
+            ],
+        }
+
+    def restore_turn(self, saved: Mapping[str, Any]) -> None:
+        """Append a turn that `last_turn` described."""
+        start, end, _, kind, finish_reason, operator = saved["turn"]
+        if start != len(self.tokens):
+            raise ValueError(f"a saved turn begins at token {start}, not at {len(self.tokens)}")
+        spans = (VersionSpan(a - start, b - start, version) for a, b, version in saved["spans"])
+        ids = np.array(saved["tokens"], np.int32)
+        logprob = np.array(saved["logprob"], np.float32)
+        self.add_sample(Sample(ids[: end - start], logprob, tuple(spans), finish_reason))
+        self.end_turn(
+            saved["tokens"][end - start :],
+            kind=TurnKind(kind),
+            finish_reason=finish_reason,
+            operator=operator,
+        )
 
     def close(self) -> None:
         """End a turn that was cut short, so that its tokens are accounted for."""

@@ -6,8 +6,8 @@ import dataclasses
 import math
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from actors.recorder import Recorder
 from wfr.backends.base import BackendConfigError
@@ -39,6 +39,18 @@ class RendererLike(Protocol):
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of one turn."""
+        ...
+
+
+class TurnsLike(Protocol):
+    """Where the completed turns of an attempt are kept; see `wfr.turn_journal.GroupTurns`."""
+
+    def found(self, sibling: int, attempt: int) -> list[dict[str, Any]]:
+        """Turns that an earlier process completed."""
+        ...
+
+    def append(self, sibling: int, attempt: int, turn: Mapping[str, Any]) -> None:
+        """Keep one more."""
         ...
 
 
@@ -76,12 +88,14 @@ class Rollout:
         renderer: RendererLike,
         sample: Callable[[SamplingRequest], Awaitable[Sample]],
         limits: Limits,
+        turns: TurnsLike | None = None,
     ) -> None:
-        """Sample turns through `sample`."""
+        """Sample turns through `sample`; keep each in `turns`, and go on from those found there."""
         self._environment = environment
         self._renderer = renderer
         self._sample = sample
         self._limits = limits
+        self._turns = turns
         self._messages: list[Message] = []
         self._calls: list[OperatorCall] = []
 
@@ -100,7 +114,7 @@ class Rollout:
             self._messages.extend(first.messages)
             if self._budget(recorder) < 1:
                 raise WorldFailureError(StopReason.PROMPT_TOO_LONG, self._too_long(recorder))
-            ended = await self._play(recorder)
+            ended = self._resume(recorder, task, episode) or await self._play(recorder, episode)
             reward, answer = self._scored()
             reason = ended  # only now: an episode that cannot be scored was failed by the world
         except WorldFailureError as failure:
@@ -130,30 +144,59 @@ class Rollout:
             finished_at=time.time(),
         )
 
-    async def _play(self, recorder: Recorder) -> StopReason:
+    def _resume(self, recorder: Recorder, task: Task, episode: EpisodeId) -> StopReason | None:
+        """Go on after the last turn that an earlier process completed; why it ended, if it did."""
+        found = self._turns.found(episode.sibling, episode.attempt) if self._turns else []
+        for saved in found:
+            recorder.restore_turn(saved)
+            self._messages.extend(Message(*message) for message in saved["messages"])
+            self._calls.extend(OperatorCall(*call) for call in saved["calls"])
+        if not found:
+            return None
+        self._environment.restore(task, found[-1]["environment"])
+        ended = found[-1]["ended"]
+        return StopReason(ended) if ended else None
+
+    async def _play(self, recorder: Recorder, episode: EpisodeId) -> StopReason:
+        """Turn after turn, each of them kept once it is complete."""
         while True:
-            finish = await self._sample_turn(recorder)
-            text = self._renderer.text(recorder.turn_tokens)
-            self._messages.append(Message("assistant", text))
-            if finish == "length" and self._budget(recorder) < 1:
-                recorder.end_turn(kind=TurnKind.MALFORMED, finish_reason=finish)
-                return self._out_of_tokens()
-            step = await self._environment.step(text, finish)
-            observation = self._observe(recorder, step)
-            fits = len(observation) < self._budget(recorder)
-            if fits:
-                self._messages.extend(step.messages)
-            assert step.turn_kind is not None
-            recorder.end_turn(
-                observation if fits else (),
-                kind=step.turn_kind,
-                finish_reason=finish,
-                operator=step.operator,
-            )
-            if step.stop_reason is not None:
-                return step.stop_reason
-            if not fits:
-                return self._out_of_tokens()
+            messages, calls = len(self._messages), len(self._calls)
+            ended = await self._play_turn(recorder)
+            if self._turns is not None:
+                turn = {
+                    **recorder.last_turn(),
+                    "messages": [dataclasses.astuple(m) for m in self._messages[messages:]],
+                    "calls": [dataclasses.astuple(call) for call in self._calls[calls:]],
+                    "environment": self._environment.state(),
+                    "ended": ended,
+                }
+                self._turns.append(episode.sibling, episode.attempt, turn)
+            if ended is not None:
+                return ended
+
+    async def _play_turn(self, recorder: Recorder) -> StopReason | None:
+        """One turn; why the episode ended with it, if it did."""
+        finish = await self._sample_turn(recorder)
+        text = self._renderer.text(recorder.turn_tokens)
+        self._messages.append(Message("assistant", text))
+        if finish == "length" and self._budget(recorder) < 1:
+            recorder.end_turn(kind=TurnKind.MALFORMED, finish_reason=finish)
+            return self._out_of_tokens()
+        step = await self._environment.step(text, finish)
+        observation = self._observe(recorder, step)
+        fits = len(observation) < self._budget(recorder)
+        if fits:
+            self._messages.extend(step.messages)
+        assert step.turn_kind is not None
+        recorder.end_turn(
+            observation if fits else (),
+            kind=step.turn_kind,
+            finish_reason=finish,
+            operator=step.operator,
+        )
+        if step.stop_reason is not None:
+            return step.stop_reason
+        return None if fits else self._out_of_tokens()
 
     def _scored(self) -> tuple[Reward, str]:
         reward = self._environment.reward()

@@ -24,11 +24,13 @@ from wfr.backends.spending import charged_to
 from wfr.config import Config
 from wfr.environments.base import Environment
 from wfr.groups import Admission, GroupMeta
+from wfr.history import RETRY_S
 from wfr.protocols import Sample, SamplerLike, SamplingRequest
 from wfr.schema import to_batch
 from wfr.soundness import fault
 from wfr.tasks.source import Task, TaskOrder
 from wfr.trajectory import Group, StopReason, Trajectory
+from wfr.turn_journal import GroupTurns, TurnJournal
 
 T = TypeVar("T")
 
@@ -74,9 +76,13 @@ class RolloutWorker:
         held_out: Sequence[Task],
         make_environment: Callable[[], Environment],
         renderer: RendererLike,
-        journal: Callable[[pa.RecordBatch], None],
+        journal: Callable[[pa.RecordBatch, Mapping[str, Any]], None],
+        turns: TurnJournal | None = None,
     ) -> None:
-        """Play `tasks`; `journal` gets every finished group before the buffer does."""
+        """Play `tasks`; `journal` gets every finished group before the buffer does.
+
+        `turns` keeps the turns of the others, and may hold some from before a restart.
+        """
         self._config = config
         self._name = name
         self._tasks = tasks
@@ -85,6 +91,9 @@ class RolloutWorker:
         self._make_environment = make_environment
         self._renderer = renderer
         self._journal = journal
+        self._turns = turns
+        self._disk = asyncio.Event()
+        self._disk.set()
         self._router = Router(wait_s=_SAMPLER_WAIT_S)
         self._failures = _Failures(config.rollout.max_episode_failures)
         waits = config.buffer.incomplete_groups == "wait"
@@ -92,6 +101,10 @@ class RolloutWorker:
         self._running: set[asyncio.Task[None]] = set()
         self._tokens_sampled = 0
         self._tokens_reported = 0
+
+    def disk_full(self) -> bool:
+        """Whether the journal waits for room; the worker asks for no slot meanwhile."""
+        return not self._disk.is_set()
 
     def unreported_tokens(self) -> int:
         """Tokens sampled for training that no finished group accounts for (yet)."""
@@ -110,6 +123,7 @@ class RolloutWorker:
         """
         try:
             while True:
+                await self._disk.wait()
                 admission = await self._next_admission(buffer)
                 group = asyncio.create_task(self._group(buffer, admission))
                 self._running.add(group)
@@ -155,30 +169,53 @@ class RolloutWorker:
         limits = self._limits(self._config.rollout.temperature)
         siblings = range(self._config.rollout.group_size)
         wasted: Counter[str] = Counter()
+        turns = self._turns.group(admission.group_id) if self._turns else None
+        self._tokens_sampled += turns.policy_tokens if turns else 0
         trajectories = await _together(
-            self._episode(task, EpisodeId(self._config.run.name, group_id, sibling), limits, wasted)
+            self._episode(
+                *(task, EpisodeId(self._config.run.name, group_id, sibling), limits, wasted, turns)
+            )
             for sibling in siblings
         )
         group = Group(group_id, task.id, admission.version, trajectories)
         batch = to_batch(group)
-        self._journal(batch)
         meta = group_meta(group, wasted, batch.nbytes)
+        await self._keep(batch, meta)
+        if turns is not None:
+            turns.remove()
         self._tokens_reported += meta.policy_tokens + sum(meta.discarded.values())
         await buffer.add(admission.group_id, batch, meta)
 
+    async def _keep(self, batch: pa.RecordBatch, meta: GroupMeta) -> None:
+        """Journal a finished group; where the disk is full, wait for room, and admit no other."""
+        while True:
+            try:
+                self._journal(batch, dataclasses.asdict(meta))
+            except OSError:
+                self._disk.clear()
+                await asyncio.sleep(RETRY_S)
+            else:
+                self._disk.set()
+                return
+
     async def _episode(
-        self, task: Task, episode: EpisodeId, limits: Limits, wasted: Counter[str]
+        self,
+        task: Task,
+        episode: EpisodeId,
+        limits: Limits,
+        wasted: Counter[str],
+        turns: GroupTurns | None = None,
     ) -> Trajectory:
         """Play one episode; one that the world failed transiently is played again.
 
         Policy tokens of attempts that are not kept are added to `wasted` by reason.
         """
-        attempt = 0
+        attempt = turns.attempt(episode.sibling) if turns else 0
         while True:
             key = dataclasses.replace(episode, attempt=attempt)
             try:
                 with charged_to(task.source):
-                    trajectory = _sound(await self._play(task, key, limits))
+                    trajectory = _sound(await self._play(task, key, limits, turns))
             finally:
                 self._router.release(str(key))
             attempt += 1
@@ -188,7 +225,9 @@ class RolloutWorker:
                 return trajectory
             wasted[trajectory.stop_reason.value] += trajectory.policy_tokens
 
-    def _play(self, task: Task, episode: EpisodeId, limits: Limits) -> Awaitable[Trajectory]:
+    def _play(
+        self, task: Task, episode: EpisodeId, limits: Limits, turns: GroupTurns | None
+    ) -> Awaitable[Trajectory]:
         training = not episode.group_id.startswith("eval-")
         priority = int(episode.group_id) if training else 0
 
@@ -199,7 +238,7 @@ class RolloutWorker:
                 self._tokens_sampled += len(sample.tokens)
             return sample
 
-        rollout = Rollout(self._make_environment(), self._renderer, sample, limits)
+        rollout = Rollout(self._make_environment(), self._renderer, sample, limits, turns)
         return rollout.run(task, episode)
 
     def _limits(self, temperature: float) -> Limits:

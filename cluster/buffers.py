@@ -8,6 +8,7 @@ from typing import Any
 from cluster.hand_over import HostedBuffer
 from cluster.remote import Remote, host
 from wfr.config import Config
+from wfr.recovery import ledger_path
 from wfr.selection import Rules
 from wfr.shards import shares
 
@@ -43,6 +44,8 @@ def start_buffer(config: Config, run_dir: Path, options: dict[str, Any]) -> list
                 "memory_bytes": (settings.memory_mib << 20) // len(parts),
             },
             str(run_dir / "spill" / str(shard)),
+            str(ledger_path(run_dir, shard)),
+            config.journal.fsync,
             options=options,
         )
         for shard, part in enumerate(parts)

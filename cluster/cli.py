@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from cluster.commands.audit import audit
 from cluster.commands.cache import cache
 from cluster.commands.data import data
 from cluster.commands.doctor import doctor
@@ -17,7 +18,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, inspect, doctor, warmstart, cache):
+for command in (train, audit, inspect, doctor, warmstart, cache):
     app.command()(command)
 app.add_typer(data, name="data")
 

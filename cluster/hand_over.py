@@ -8,6 +8,7 @@ into shared memory, which is the only copy, and the buffer owns them.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,10 @@ from ray.exceptions import RayActorError
 from actors.worker import BufferLike
 from wfr.buffer import ReplayBuffer
 from wfr.groups import Admission, GroupMeta
+from wfr.history import EventLog
+from wfr.journal import Record
+from wfr.line_log import Fsync, Sync
+from wfr.recovery import Shard
 from wfr.selection import Rules
 from wfr.spill import SpillDirectory, Spilled
 
@@ -49,9 +54,23 @@ class HostedBuffer(ReplayBuffer[tuple[Any]]):
     A reference is kept in a tuple, because Ray resolves bare ones.
     """
 
-    def __init__(self, rules: Rules, settings: Mapping[str, int], spill_directory: str) -> None:
-        """Keep at most `memory_bytes` of `settings` in the object store."""
-        super().__init__(rules, store=_Files(spill_directory), **settings)
+    def __init__(
+        self,
+        rules: Rules,
+        settings: Mapping[str, int],
+        spill_directory: str,
+        ledger: str,
+        fsync: Fsync,
+    ) -> None:
+        """Keep at most `memory_bytes` of `settings` in the object store; book in `ledger`."""
+        log = EventLog(ledger, Sync(fsync))
+        super().__init__(rules, store=_Files(spill_directory), log=log, **settings)
+
+    async def recover(self, shard: Shard) -> None:
+        """Go on after a restart, before anybody else calls."""
+        self.restore(shard.state)
+        for group_id, record, meta in shard.finished:
+            await super().add(group_id, (record,), dataclasses.replace(meta, size=0))
 
     async def add(self, group_id: int, ref: Any, meta: GroupMeta) -> bool:
         """Fetch a group from the worker `ref`; False as well where the worker has died."""
@@ -77,6 +96,6 @@ class _Files:
         self._files.free(ref[0])
 
 
-def columns_of(ref: pa.RecordBatch | Spilled) -> pa.RecordBatch:
+def columns_of(ref: pa.RecordBatch | Spilled | Record) -> pa.RecordBatch:
     """What a learner rank was given: columns in shared memory, or the file to map."""
-    return ref.read() if isinstance(ref, Spilled) else ref
+    return ref.read() if isinstance(ref, Spilled | Record) else ref

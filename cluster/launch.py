@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from cluster.exporter import exporter, targets
 from cluster.offline import OfflineRun
 from cluster.progress import Progress
+from cluster.resume import find
 from cluster.run import Run
 from cluster.run_directory import TARGETS, RunDirectory
 from cluster.topology import Topology
@@ -25,16 +26,19 @@ def launch(
     config: Config,
     *,
     overwrite: bool = False,
+    resume: bool = False,
     quiet: bool = False,
     recording: Recording | None = None,
 ) -> dict[str, Any]:
     """Run `config` to its end on RAY_ADDRESS, or on a Ray of its own on this machine.
 
-    With a recording there is only a learner, which trains on what was recorded.
+    With a recording there is only a learner, which trains on what was recorded. With `resume` the
+    run in the directory goes on, however it ended.
 
     Raises:
         RunFailedError: the run cannot go on.
         FileExistsError: the run directory holds another run.
+        RecoveryError: what is left of the run to resume does not suffice.
         ConfigError: the exporter's port is taken.
     """
     batches = None
@@ -42,7 +46,8 @@ def launch(
         config, batches = for_recording(config, recording)
     registry = CollectorRegistry()
     with exporter(config.metrics, registry) as address:
-        directory = RunDirectory(config, overwrite=overwrite)
+        directory = RunDirectory(config, overwrite=overwrite, resume=resume)
+        resumption = find(config, directory.path) if resume else None
         progress = Progress(quiet=quiet)
         if address:
             progress.note(f"metrics at http://{address}/metrics")
@@ -52,7 +57,8 @@ def launch(
             topology = Topology(config, directory.path)
             run: Run | OfflineRun
             if batches is None:
-                run = Run(config, directory, topology, progress, RunMetrics(registry))
+                registered = RunMetrics(registry)
+                run = Run(config, directory, topology, progress, registered, resumption)
             else:
                 run = OfflineRun(directory, topology, progress, batches)
             return asyncio.run(_supervised(run, progress))

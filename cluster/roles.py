@@ -19,10 +19,12 @@ from cluster.remote import Remote
 from cluster.weights import RemoteSamplers
 from wfr.config import Config
 from wfr.environments.registry import make_factory
-from wfr.journal import Journal
+from wfr.journal import Journal, Record
+from wfr.line_log import Sync
 from wfr.protocols import Publication, TransferGroup
 from wfr.spill import Spilled
 from wfr.tasks.registry import make_source
+from wfr.turn_journal import TurnJournal
 
 if TYPE_CHECKING:
     from learner.learner import Learner
@@ -50,8 +52,10 @@ class HostedLearner:
         self._run_dir = Path(run_dir)
         self._rank = rank
 
-    def load(self, model_path: str, init_method: str, version: int = 0) -> None:
-        """Load the director, which counts as `version`, and join the gang."""
+    def load(
+        self, model_path: str, init_method: str, version: int = 0, checkpoint: str | None = None
+    ) -> None:
+        """Load the director, as `version`, join the gang, and go on from a checkpoint if any."""
         from learner.learner import Learner
 
         self._refused = Journal(self._run_dir / "refused")
@@ -63,8 +67,10 @@ class HostedLearner:
             version=version,
             set_aside=self._refused.append,
         )
+        if checkpoint is not None:
+            self._learner.restore(checkpoint)
 
-    def step(self, version: int, *batches: pa.RecordBatch | Spilled) -> dict[str, Any]:
+    def step(self, version: int, *batches: pa.RecordBatch | Spilled | Record) -> dict[str, Any]:
         """Train on one batch."""
         return self._learner.step(version, *map(columns_of, batches))
 
@@ -106,7 +112,10 @@ class HostedWorker(RolloutWorker):
         redirect(Path(run_dir) / "logs", name)
         source = make_source(config)
         self._factory = make_factory(config, source, RemoteHub(hub), name)
-        self._journal_files = Journal(Path(run_dir) / "journal" / name)
+        sync = Sync(config.journal.fsync, config.journal.fsync_interval_s)
+        self._journal_files = Journal(
+            Path(run_dir) / "journal" / name, config.journal.file_mib << 20, sync
+        )
         super().__init__(
             config,
             name,
@@ -115,6 +124,7 @@ class HostedWorker(RolloutWorker):
             make_environment=self._factory,
             renderer=Renderer(model_path),
             journal=self._journal_files.append,
+            turns=TurnJournal(Path(run_dir) / "turns", sync),
         )
         self._offered: dict[int, pa.RecordBatch] = {}
 

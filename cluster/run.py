@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -30,6 +31,7 @@ from cluster.evaluation import score
 from cluster.executors import ExecutorWatch
 from cluster.progress import Progress
 from cluster.refusals import Refusals, RepeatedRefusalError
+from cluster.resume import Resumption, prune
 from cluster.run_directory import RunDirectory
 from cluster.samplers import SamplerPool, gist
 from cluster.summary import Tally, evaluations, tallied, tokens
@@ -37,10 +39,12 @@ from cluster.usage import IdleMeter, MemoryMeter
 from wfr.backends.base import BackendConfigError
 from wfr.backends.status import executor_record
 from wfr.buffer import BufferClosedError
+from wfr.compaction import compact
 from wfr.config import Config
 from wfr.groups import Batch
 from wfr.metrics import RunMetrics
 from wfr.protocols import PeerLostError, Publication, PublishError
+from wfr.recovery import Recovery
 from wfr.soundness import BatchRefusedError, Refusal
 
 if TYPE_CHECKING:
@@ -77,8 +81,9 @@ class Run:
         topology: Topology,
         progress: Progress,
         metrics: RunMetrics,
+        resumption: Resumption | None = None,
     ) -> None:
-        """Run `config` on the machines that `topology` places roles on."""
+        """Run `config` on the machines that `topology` places roles on, from its start or on."""
         self._config = config
         self._directory = directory
         self._topology = topology
@@ -91,6 +96,7 @@ class Run:
         self._version = 0
         self._joined: Mapping[str, Remote] | None = None
         self._steps: asyncio.Queue[_Step] = asyncio.Queue()
+        self._resumption = resumption
         self._losses_in_a_row = 0
         self._refusals = Refusals(config.learner.max_refusals, self._record)
         self._paused = ""
@@ -156,9 +162,15 @@ class Run:
         self._stop.set()
 
     async def _play(self) -> dict[str, Any]:
-        before = await self._unless_stopped(self._evaluate("before"))
+        before = self._resumption.evaluated if self._resumption else None
+        if before is None:
+            before = await self._unless_stopped(self._evaluate("before"))
         workers = [asyncio.create_task(coroutine) for coroutine in self._keep_workers()]
-        async with background(self._mend(), self._publisher(), *map(_result, workers)) as others:
+        beside = (
+            *(self._mend(), self._publisher(), self._watch_disk()),
+            *map(_result, workers),
+        )
+        async with background(*beside) as others:
             await others.race(self._train())
             await self._topology.buffer.close()
             await asyncio.wait(workers, timeout=_LAST_WORK_S)
@@ -189,7 +201,8 @@ class Run:
         """Start every process; engines and imports come up while the tiny director warms up."""
         started = time.monotonic()
         self._progress.phase("starting")
-        await self._topology.find_director()
+        resumption = self._resumption
+        await self._topology.find_director(resumed=resumption is not None)
         self._progress.phase(self._topology.starting)
         _, _, director = await asyncio.gather(
             self._pool.refill(),
@@ -197,15 +210,59 @@ class Run:
             self._topology.warm_director(self._progress),
         )
         self._tally.warmstart_seconds = time.monotonic() - started if director else 0.0
-        await self._topology.load_learner()
+        checkpoint = resumption.checkpoint if resumption else None
+        await self._topology.load_learner(checkpoint=str(checkpoint) if checkpoint else None)
+        if resumption is not None:
+            await self._catch_up(resumption.recovery)
         async with self._weights:
             await self._join()
+
+    async def _catch_up(self, recovery: Recovery) -> None:
+        """Repeat the steps since the checkpoint, and let the buffer go on where it was."""
+        self._progress.phase(
+            f"resuming at version {recovery.version}: {len(recovery.batches)} steps to repeat"
+        )
+        for version, records in recovery.batches.items():
+            await asyncio.gather(*(rank.step(version, *records) for rank in self._topology.ranks))
+        await self._topology.recover_buffer(recovery.shards)
+        self._tally.steps = self._version = recovery.version
+        self._record(
+            "resumed",
+            {
+                "version": recovery.version,
+                "checkpoint": recovery.checkpoint,
+                "damaged": recovery.damaged,
+            },
+        )
+
+    async def _watch_disk(self) -> None:
+        """Say when the disk is full and when there is room again, for as long as the run lasts."""
+        full = False
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            states = await asyncio.gather(
+                *(worker.disk_full() for worker in self._topology.workers),
+                self._topology.buffer.disk_full(),
+                return_exceptions=True,
+            )
+            if any(state is True for state in states) != full:
+                full = not full
+                self._tell_disk(full=full, who="groups")
+
+    def _tell_disk(self, *, full: bool, who: str) -> None:
+        self._progress.note(
+            f"THE DISK IS FULL: {who} wait for room under {self._directory.path}; nothing is lost"
+            if full
+            else f"there is room on the disk again: {who} go on"
+        )
+        with contextlib.suppress(OSError):
+            self._record("disk", {"disk/full": int(full)})
 
     async def _train(self) -> None:
         """The loop that everything else serves."""
         self._progress.phase(f"training, max_lag {self._config.buffer.max_lag}")
         started, idle = time.monotonic(), IdleMeter()
-        number = 1
+        number = self._tally.steps + 1
         while number <= self._config.train.steps and not self._stop.is_set():
             batch = await self._next_batch()
             if batch is None:
@@ -406,10 +463,41 @@ class Run:
             await self._unless_stopped(self._evaluate(f"at version {self._version} of"))
 
     async def _checkpoint(self) -> None:
+        """Write a checkpoint; it acknowledges every group of the steps before it."""
         target = self._directory.checkpoint(self._version)
         state = {"run": self._config.run.name, "steps": self._tally.steps}
-        await asyncio.gather(*(rank.save(str(target), state) for rank in self._topology.ranks))
+        await self._topology.buffer.force()  # a checkpoint must not know more than the ledger
+        await self._with_room(
+            lambda: asyncio.gather(
+                *(rank.save(str(target), state) for rank in self._topology.ranks)
+            )
+        )
+        await asyncio.to_thread(self._acknowledge)
         self._progress.note(f"checkpoint {target}")
+
+    async def _with_room(self, work: Callable[[], Awaitable[Any]]) -> None:
+        """Do `work`; where the disk is full, wait for room and do it again."""
+        full = False
+        while True:
+            try:
+                await work()
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                if not full:
+                    self._tell_disk(full=True, who="checkpoints")
+                full = True
+                await asyncio.sleep(_WATCH_S)
+            else:
+                break
+        if full:
+            self._tell_disk(full=False, who="checkpoints")
+
+    def _acknowledge(self) -> None:
+        """What is older than the newest checkpoint is not needed to go on."""
+        prune(self._directory.path, self._config.train.keep_states)
+        if self._config.journal.compact == "acknowledged":
+            compact(self._directory.path, self._config.buffer.max_lag, self._config.buffer.shards)
 
     async def _report(self, step: _Step, lags: list[int], publish_s: float) -> None:
         self._losses_in_a_row = 0
@@ -463,6 +551,7 @@ _ENDING = (
     RepeatedRefusalError,
 )
 _MAX_LOSSES = 3
+_WATCH_S = 5.0
 _LAST_WORK_S = 10.0
 
 

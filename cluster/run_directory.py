@@ -24,6 +24,8 @@ CONTENT = (
     "cache",
     "journal",
     "refused",
+    "ledger",
+    "turns",
     "checkpoints",
     "spill",
     "logs",
@@ -34,26 +36,37 @@ CONTENT = (
 class RunDirectory:
     """`runs/<name>/`: `config.json`, `journal/`, `metrics.jsonl`, `checkpoints/` and the rest."""
 
-    def __init__(self, config: Config, *, overwrite: bool = False) -> None:
-        """Create the directory and save the resolved configuration.
+    def __init__(self, config: Config, *, overwrite: bool = False, resume: bool = False) -> None:
+        """Create the directory and save the resolved configuration; `resume` keeps what is there.
 
         Raises:
             FileExistsError: it already holds a run, and `overwrite` was not asked for.
         """
         self.path = config.run_dir.resolve()
         held = [name for name in CONTENT if (self.path / name).exists()]
-        if held and not overwrite:
+        if resume:
+            self._tidy()
+        elif held and not overwrite:
             raise FileExistsError(
                 f"{self.path} already holds a run ({', '.join(held)}); choose another run.name or "
                 "pass --overwrite"
             )
-        for name in held:
+        for name in held if not resume else ():
             _remove(self.path / name)
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("journal", "checkpoints", "logs"):
-            (self.path / name).mkdir()
+            (self.path / name).mkdir(exist_ok=True)
         self.write_json("config.json", config.model_dump(mode="json"))
         self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
+
+    def _tidy(self) -> None:
+        """Remove what a crash left half done: a line of metrics, a checkpoint."""
+        metrics = self.path / "metrics.jsonl"
+        if metrics.exists():
+            whole = metrics.read_bytes().rfind(b"\n") + 1
+            os.truncate(metrics, whole)
+        for path in (self.path / "checkpoints").glob(".*"):
+            _remove(path)
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to `metrics.jsonl`; it is on disk when this returns."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from cluster.roles import HostedLearner, HostedSampler, HostedWorker
 from cluster.weights import RemoteSamplers
 from wfr.config import Config
 from wfr.protocols import TransferGroup
+from wfr.recovery import Shard
 from wfr.shards import ShardedBuffer
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Topology:
         self.buffer: Remote | ShardedBuffer
         self.hub: Remote
         self._served: ServedExecutor | None = None
+        self._shards: list[Remote] = []
 
     @property
     def starting(self) -> str:
@@ -57,7 +59,7 @@ class Topology:
         tiny = self._config.model.path is None
         return "starting all processes" + (", warming up the tiny director" if tiny else "")
 
-    async def find_director(self) -> None:
+    async def find_director(self, *, resumed: bool = False) -> None:
         """Find the director's checkpoint, or make a blank tiny one for the engines to start from.
 
         Engines get their weights from the learner before their first request, so the blank one
@@ -65,6 +67,9 @@ class Topology:
         """
         if self._config.model.path is not None:
             self.model_path = str(Path(self._config.model.path).resolve())
+            return
+        if resumed:
+            self.model_path = str(self._run_dir / "base")
             return
         self._warmstart = start_warmstart(self._config, self._run_dir)
         self.model_path = str(self._run_dir / "blank")
@@ -81,10 +86,16 @@ class Topology:
         self.model_path = str(base)
         return True
 
-    async def load_learner(self, version: int = 0) -> None:
-        """Let every learner rank load the director, as `version`, and join the gang."""
+    async def load_learner(self, version: int = 0, checkpoint: str | None = None) -> None:
+        """Let every rank load the director, as `version`, join, and go on from a checkpoint."""
         meeting = f"tcp://{self._address}:{free_port()}"
-        await asyncio.gather(*(rank.load(self.model_path, meeting, version) for rank in self.ranks))
+        calls = (r.load(self.model_path, meeting, version, checkpoint) for r in self.ranks)
+        await asyncio.gather(*calls)
+
+    async def recover_buffer(self, shards: Sequence[Shard]) -> None:
+        """Let every shard of the buffer go on after a restart."""
+        calls = (b.recover(s) for b, s in zip(self._shards, shards, strict=True))
+        await asyncio.gather(*calls)
 
     async def start_sampler(self, name: str) -> Remote:
         """Bring up one engine and warm it; it still has the director's first weights."""
@@ -111,6 +122,7 @@ class Topology:
         """Start the buffer, the learner's ranks (yet empty) and the rollout workers at once."""
         await self._start_executors()
         shards = start_buffer(self._config, self._run_dir, self._options())
+        self._shards = shards
         self.buffer = shards[0] if len(shards) == 1 else ShardedBuffer(shards)
         self.workers = [self._start_worker(i) for i in range(self._config.rollout.workers)]
         self.ranks = [self._start_rank(rank) for rank in range(self._config.learner.ranks)]

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from learner.lora import save_adapter
 from wfr.config import LoraConfig
+from wfr.crash_points import reach
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -26,6 +27,9 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     "generation_config.json",
 )
+
+TRAINING = "training"
+"""Directory of a checkpoint with what only a resumed run needs: optimizer state, random numbers."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,12 +49,13 @@ def save_checkpoint(
     source: Path,
     target: Path,
     adapter: Adapter | None = None,
+    training: Path | None = None,
 ) -> None:
     """Write `weights` with the tokenizer of `source` to `target`, by a temporary name and a rename.
 
     `state` (JSON) goes to `wfr_state.json` beside them, and `adapter` into a directory of that
-    name: beside the merged weights, transformers would apply it to them once more. An older
-    checkpoint there is replaced.
+    name: beside the merged weights, transformers would apply it to them once more. The directory
+    `training` becomes `training/` in it. An older checkpoint there is replaced.
     """
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -64,6 +69,23 @@ def save_checkpoint(
         save_adapter(
             adapter.weights, adapter.config, base=adapter.base, target=temporary / "adapter"
         )
+    reach("checkpoint.begin")
+    if training is not None:
+        training.rename(temporary / TRAINING)
+    _force(temporary)
+    reach("checkpoint.written")
     if target.exists():
         shutil.rmtree(target)
     temporary.rename(target)
+    _force(target.parent, deep=False)
+    reach("checkpoint.visible")
+
+
+def _force(directory: Path, *, deep: bool = True) -> None:
+    """Force a directory, and all that is in it, to the disk before its name says it is there."""
+    for path in [directory, *(directory.rglob("*") if deep else ())]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -161,6 +161,32 @@ class Engine:
         torch.distributed.all_gather_object(values, value)
         return values
 
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        torch.distributed.barrier()
+
+    def save_state(self, directory: str) -> None:
+        """Write what training goes on with, a share by each rank; all ranks call it."""
+        state = {"steps": self._steps, "random": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            state["random_cuda"] = torch.cuda.get_rng_state(self.device)
+        path = os.path.join(directory, f"random-{torch.distributed.get_rank()}.pt")
+        self._engine.save_checkpoint(directory, tag="state", save_latest=False)
+        torch.save(state, path)
+        self.barrier()
+
+    def load_state(self, directory: str) -> None:
+        """Go on from what `save_state` wrote with the same number of ranks; all ranks call it."""
+        found, _ = self._engine.load_checkpoint(directory, tag="state")
+        if found is None:
+            raise FileNotFoundError(f"{directory}: holds no optimizer state")
+        path = os.path.join(directory, f"random-{torch.distributed.get_rank()}.pt")
+        state = torch.load(path, weights_only=True)
+        self._steps = state["steps"]
+        torch.set_rng_state(state["random"])
+        if "random_cuda" in state:
+            torch.cuda.set_rng_state(state["random_cuda"], self.device)
+
     def close(self) -> None:
         """Leave the gang; without it the process ends in SIGABRT."""
         self._engine.destroy()

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from learner.checkpoint import Adapter, save_checkpoint
+from learner.checkpoint import TRAINING, Adapter, save_checkpoint
 from learner.columns import DivergedError, ImpossibleValueError
 from learner.engine import Engine
 from learner.interpolation import interpolate
@@ -195,7 +197,16 @@ class Learner:
         return Publication(version, lost)
 
     def save(self, target: str, state: dict[str, Any]) -> None:
-        """Write a Hugging Face checkpoint, adapters merged in; all ranks call it, rank 0 writes."""
+        """Write a Hugging Face checkpoint, adapters merged in, with the state to go on from.
+
+        All ranks call it. It appears whole or not at all.
+        """
+        training = Path(target).with_name(f".{Path(target).name}.training")
+        if self._rank == 0:
+            shutil.rmtree(training, ignore_errors=True)
+            training.mkdir(parents=True)
+        self._engine.barrier()
+        self._engine.save_state(str(training))
         weights: dict[str, Tensor] = {}
         for name, tensor in EngineSource(self._engine, self._model):
             if self._rank == 0:
@@ -210,7 +221,18 @@ class Learner:
                 source=self._source,
                 target=Path(target),
                 adapter=adapter,
+                training=training,
             )
+
+    def restore(self, checkpoint: str) -> None:
+        """Go on from a checkpoint of this run: weights, optimizer, schedule, random numbers.
+
+        All ranks call it, as many as there were. The reference stays the director the run began
+        with.
+        """
+        state = json.loads((Path(checkpoint) / "wfr_state.json").read_text(encoding="utf-8"))
+        self._engine.load_state(str(Path(checkpoint) / TRAINING))
+        self._version = int(state["version"])
 
     def close(self) -> None:
         """Leave the gang."""

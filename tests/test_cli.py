@@ -69,7 +69,7 @@ def launched(monkeypatch, fit):
     """Launch a fake in place of a run: it notes its arguments, and returns or raises `outcome`."""
     fake = types.SimpleNamespace(calls=[], outcome=SUMMARY)
 
-    def launch(config, *, overwrite, quiet, recording):
+    def launch(config, *, overwrite, resume, quiet, recording):
         assert recording is None
         fake.calls.append((config, overwrite, quiet))
         if isinstance(fake.outcome, Exception):

@@ -100,7 +100,8 @@ def test_groups_outlive_their_worker_and_are_read_where_they_lie(cluster, tmp_pa
         options = {"num_cpus": 0, "runtime_env": {"env_vars": {"PYTHONPATH": path}}}
         size = group(0).nbytes
         settings = {"memory_bytes": size}
-        buffer = host(HostedBuffer, Rules(0, 2), settings, str(tmp_path), options=options)
+        places = (str(tmp_path / "spill"), str(tmp_path / "ledger.jsonl"), "off")
+        buffer = host(HostedBuffer, Rules(0, 2), settings, *places, options=options)
         worker, reader = host(FakeWorker, options=options), host(Reader, options=options)
         gifts = [await worker.give(buffer, "w") for _ in range(2)]
         assert gifts == [(True, 0), (True, 0)]

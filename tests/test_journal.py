@@ -1,3 +1,6 @@
+import itertools
+import os
+import resource
 import signal
 import subprocess
 import sys
@@ -8,7 +11,8 @@ import pyarrow as pa
 import pytest
 
 from wfr.journal import Journal, read_journal
-from wfr.schema import SchemaVersionError, from_batch, to_batch
+from wfr.line_log import Sync, read_lines
+from wfr.schema import SCHEMA, SchemaVersionError, from_batch, to_batch
 from wfr.trajectory import Group, StopReason, Trajectory
 
 
@@ -47,7 +51,9 @@ def test_files_rotate_by_size_and_a_restart_begins_a_new_one(tmp_path):
         with Journal(tmp_path, max_bytes=1) as journal:
             for number in range(first, first + 3):
                 journal.append(batch(number))
-    assert [p.name for p in sorted(tmp_path.iterdir())] == [f"{n:06d}.arrow" for n in range(1, 7)]
+    assert [p.name for p in sorted(tmp_path.glob("*.arrow"))] == [
+        f"{n:06d}.arrow" for n in range(1, 7)
+    ]
     assert numbers(read_journal(tmp_path)) == [0, 1, 2, 3, 4, 5]
 
 
@@ -84,7 +90,8 @@ def cut(tmp_path):
     """`cut(data)`: groups and torn bytes of a journal whose first file is `data`."""
     with Journal(tmp_path) as journal:
         journal.append(batch(9))
-    (tmp_path / "000001.arrow").rename(tmp_path / "000002.arrow")
+    for suffix in ("arrow", "index"):
+        (tmp_path / f"000001.{suffix}").rename(tmp_path / f"000002.{suffix}")
 
     def read(data: bytes) -> tuple[list[int], int]:
         (tmp_path / "000001.arrow").write_bytes(data)
@@ -92,6 +99,95 @@ def cut(tmp_path):
         return [b.column("admitted_version")[0].as_py() for b in reader], reader.torn_bytes
 
     return read
+
+
+DAMAGE = {
+    "torn": lambda data, at: data[:at],
+    "bit": lambda data, at: data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :],
+    "zeros": lambda data, at: data[:at] + b"\0" * (len(data) - at),
+    "garbage": lambda data, at: data[:at] + b"\xa5" * 99,
+}
+
+
+@pytest.mark.parametrize("suffix", ["arrow", "index"])
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_anywhere_loses_what_it_hit_and_nothing_else(tmp_path, kind, suffix):
+    """Of ten groups, all come back whose bytes are as they were, and no other."""
+    with Journal(tmp_path) as journal:
+        for number in range(10):
+            journal.append(batch(number))
+    path = tmp_path / f"000001.{suffix}"
+    data = path.read_bytes()
+    ends = _ends(tmp_path, suffix)
+    for at in sorted({*range(0, len(data), 211), *(e + d for e in ends[:-1] for d in (-1, 0, 1))}):
+        damaged = DAMAGE[kind](data, at)
+        path.write_bytes(damaged)
+        found = numbers(read_journal(tmp_path))
+        spans = [slice(*span) for span in itertools.pairwise(ends)]
+        intact = [number for number in range(10) if damaged[spans[number]] == data[spans[number]]]
+        if data[at] == ord("\n") and suffix == "index":  # a lost line end joins two lines
+            intact = [number for number in intact if ends[number] != at + 1 or kind != "bit"]
+        assert found == intact, at
+
+
+def _ends(directory, suffix):
+    """Where the head and each of the ten groups end."""
+    index = (directory / "000001.index").read_bytes().splitlines(keepends=True)
+    if suffix == "index":
+        return list(itertools.accumulate(map(len, index)))
+    lines = list(read_lines(directory / "000001.index"))
+    return [lines[0]["header"], *(line["at"] + line["size"] for line in lines[1:])]
+
+
+def test_a_group_that_the_disk_refuses_leaves_nothing_and_can_be_appended_later(tmp_path):
+    """The file-size limit of this process stands in for a full disk: both cut a write short."""
+    journal = Journal(tmp_path)
+    journal.append(batch(0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (7000, hard))
+        with pytest.raises(OSError, match="File too large"):
+            journal.append(batch(1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert numbers(read_journal(tmp_path)) == [0]
+    journal.append(batch(1))
+    journal.close()
+    reader = read_journal(tmp_path)
+    assert (numbers(reader), reader.torn_bytes) == ([0, 1], 0)
+
+
+def test_a_journal_of_the_previous_schema_version_reads_as_the_current_one(tmp_path):
+    new = batch(3)
+    fields = [field for field in SCHEMA if field.name != "source"]
+    schema = pa.schema(fields, metadata={b"wfr.schema_version": b"1"})
+    old = pa.RecordBatch.from_arrays([new.column(f.name) for f in fields], schema=schema)
+    with pa.ipc.new_stream(tmp_path / "000001.arrow", schema) as writer:  # without an index
+        writer.write_batch(old)
+    with Journal(tmp_path) as journal:
+        journal.append(old)
+    assert list(read_journal(tmp_path)) == [new, new]
+
+
+@pytest.mark.parametrize("policy", ["always", "interval", "off"])
+def test_policy_decides_when_the_disk_is_forced(tmp_path, policy, monkeypatch):
+    now, forced = [100.0], []
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    real = os.fsync
+    journal = Journal(tmp_path, sync=Sync(policy, interval_s=5))
+    journal.append(batch(0))
+    monkeypatch.setattr("os.fsync", lambda file: forced.append(real(file)))
+    counts = []
+    for _ in range(6):
+        now[0] += 1
+        journal.append(batch(1))
+        counts.append(len(forced))
+    # Twice each time: the group, then the line that vouches for it.
+    expected = {"always": [2, 4, 6, 8, 10, 12], "interval": [0, 0, 0, 0, 2, 2], "off": [0] * 6}
+    assert counts == expected[policy]
+    journal.close()
 
 
 def test_truncation_anywhere_loses_the_torn_group_only(small_file, cut):
@@ -107,7 +203,9 @@ def test_truncation_anywhere_loses_the_torn_group_only(small_file, cut):
         assert torn == size - max(start for start in starts if start <= size), size
 
 
-@pytest.mark.parametrize("tail", [b"\0" * 64, b"\xff" * 64, b"garbage" * 9])
+@pytest.mark.parametrize(
+    "tail", [b"\0" * 64, b"\xff" * 64, b"garbage" * 9], ids=["zeros", "ones", "garbage"]
+)
 def test_garbage_after_the_last_whole_group_is_counted(small_file, cut, tail):
     data, ends = small_file
     found, torn = cut(data[: ends[0]] + tail)

@@ -32,6 +32,7 @@ _WFR = {
     "sympy",
     "tenacity",
     "wfr",
+    "xxhash",
     "yaml",
 }
 _EVERYTHING = {"wfr", "actors", "learner", "cluster", "benchmarks", "tests"}

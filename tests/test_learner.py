@@ -370,3 +370,38 @@ def test_a_wrong_version_and_a_broken_lag_bound_are_refused(director, tmp_path):
     assert "asked to train version 3, but holds 0" in wrong
     assert first == second == ""
     assert "lag above max_lag=1 at version 2" in stale
+
+
+def _interrupted(rank, config, director, port, out):
+    """Four steps with a checkpoint after two, and a second learner that goes on from there."""
+    from learner.learner import Learner
+
+    learner = Learner(config, director, rank=rank, init_method=f"tcp://127.0.0.1:{port}")
+    for version in range(4):
+        if version == 2:
+            learner.save(f"{out}/2", {})
+        learner.step(version, *_batches(version))
+    learner.save(f"{out}/whole", {})
+    learner.restore(f"{out}/2")
+    for version in (2, 3):
+        learner.step(version, *_batches(version))
+    learner.save(f"{out}/resumed", {})
+    learner.close()
+
+
+@pytest.mark.parametrize(("ranks", "stage"), [(1, 1), (1, 0), (2, 3), (2, 2)])
+def test_a_restored_learner_goes_on_as_if_nothing_had_happened(director, tmp_path, ranks, stage):
+    """Weights, moments and schedule: the weights after two more steps are equal to the bit."""
+    learner = {"schedule": "cosine", "warmup_steps": 2}
+    from safetensors.torch import load_file
+
+    from cluster.ports import free_port
+
+    arguments = (_config(ranks, stage, learner=learner), director, free_port(), str(tmp_path))
+    torch.multiprocessing.spawn(_interrupted, arguments, nprocs=ranks)
+    whole, resumed, middle = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("whole", "resumed", "2")
+    )
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert not all(torch.equal(whole[name], middle[name]) for name in whole)
+    assert (tmp_path / "2" / "training").is_dir()

@@ -16,9 +16,11 @@ from wfr.backends.base import BackendConfigError
 from wfr.config import ThinkActConfig
 from wfr.environments.base import Reward
 from wfr.environments.think_act import ThinkAct
+from wfr.line_log import Sync
 from wfr.tasks.source import Task
 from wfr.testing import EnvironmentConformance, FakeEnvironment, FakeRenderer, FakeSampler
 from wfr.trajectory import Message, StopReason, TurnKind, VersionSpan, WorldFailureError
+from wfr.turn_journal import GroupTurns
 
 TASK = Task("t", "q", ("a",), "test")
 PROMPT = "q\x03\x02"  # three tokens
@@ -358,3 +360,35 @@ def assert_messages_are_the_tokens(trajectory):
     if not trajectory.stop_reason.is_world_failure:
         assert text(trajectory) == whole
     assert text(trajectory).startswith(whole)
+
+
+def test_an_episode_goes_on_at_its_last_completed_turn(tmp_path):
+    """Whatever turn it is killed after, the trajectory is the one of an undisturbed episode."""
+    replies = ("get b;", "what", "get a;", "say a;")
+    whole, _ = played(*replies)
+    for done in range(len(replies) + 1):
+        path = tmp_path / f"{done}.jsonl"
+
+        async def life(sampler, path=path):
+            turns = GroupTurns(path, Sync("off"))
+            rollout = Rollout(FakeEnvironment(), FakeRenderer(), sampler.sample, AMPLE, turns)
+            return await rollout.run(TASK, EPISODE)
+
+        async def killed(path=path, done=done):
+            sampler = sampler_of(*replies)
+            task = asyncio.ensure_future(life(sampler))
+            while len(sampler.requests) < min(done + 1, len(replies)):
+                await asyncio.sleep(0)
+            if done < len(replies):
+                task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        asyncio.run(killed())
+        assert path.exists() == (done > 0)
+        sampler = sampler_of(*replies[done:])
+        resumed = asyncio.run(life(sampler))
+        assert len(sampler.requests) == len(replies) - done
+        for field in dataclasses.fields(whole):
+            if not field.name.endswith("_at"):
+                same = getattr(resumed, field.name), getattr(whole, field.name)
+                assert np.array_equal(*same), (done, field.name)

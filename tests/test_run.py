@@ -51,7 +51,8 @@ class Process:
         config.write_text(CONFIG.replace("RUNS", str(directory)))
         self.token = uuid.uuid4().hex
         command = [sys.executable, "-m", "cluster.cli", "train", str(config)]
-        command += [part for override in overrides for part in ("--set", override)]
+        for override in overrides:
+            command += [override] if override.startswith("--") else ["--set", override]
         self.log = (directory / "log").open("w+")
         self.process = subprocess.Popen(
             command,
@@ -263,3 +264,37 @@ def _benchmark(name, file):
     """Overrides for real benchmark rows where they are at hand, else the embedded world."""
     path = DATA / name / file
     return (f"tasks.format={name}", f"tasks.path={path}") if path.exists() else ()
+
+
+@pytest.mark.timeout(1200)
+def test_a_run_of_which_every_process_is_killed_is_resumed_to_its_end(start):
+    """Killed twice: between checkpoints, and after a resumption; the audit holds at each stop."""
+    from wfr.audit import audit
+
+    settings = ("train.steps=9", "train.checkpoint_every=3", "run.name=run")
+    for until in (5, 7):
+        process = start(*settings, *(("--resume",) if until == 7 else ()))
+        process.until_step(until, deadline_s=400)
+        for each in process.processes():
+            each.kill()
+        process.process.wait(30)
+        report = audit(process.run)
+        assert report.violations == []
+        assert report.version >= until
+    process = start(*settings, "--resume")
+    assert process.end() == 0, process.output()
+    report = audit(process.run)
+    assert report.violations == []
+    assert report.version == 9
+    assert report.ledger.groups_consumed == 9 * 4
+    assert report.max_lag_seen <= 2
+    versions = [record["version"] for record in process.steps()]
+    assert versions == sorted(set(versions))
+    used = [group for record in process.steps() for group in record["groups"]]
+    assert len(used) == len(set(used))
+    records = map(json.loads, (process.run / "metrics.jsonl").read_text().splitlines())
+    resumed = [record for record in records if record["kind"] == "resumed"]
+    assert [record["checkpoint"] for record in resumed] == [3, 6]
+    assert process.summary()["steps"] == 9
+    assert not (process.run / "checkpoints" / "6" / "training").exists()
+    assert (process.run / "checkpoints" / "9" / "training").exists()

@@ -128,6 +128,9 @@ class Worker:
     async def unreported_tokens(self):
         return 3
 
+    async def disk_full(self):
+        return False
+
     async def close(self):
         pass
 
@@ -158,7 +161,7 @@ class Topology:
         )
         self.buffer = Remote(self.real, events)
 
-    async def find_director(self):
+    async def find_director(self, *, resumed=False):
         pass
 
     async def warm_director(self, progress):
@@ -167,7 +170,7 @@ class Topology:
     async def start_others(self):
         pass
 
-    async def load_learner(self):
+    async def load_learner(self, version=0, checkpoint=None):
         pass
 
     async def start_sampler(self, name):

@@ -75,7 +75,7 @@ def worker(sampler=None, environments=None, journal=None, **sections):
         held_out=HELD_OUT,
         make_environment=lambda: next(made, None) or FakeEnvironment(),
         renderer=FakeRenderer(),
-        journal=journal or (lambda batch: None),
+        journal=lambda batch, meta: journal and journal(batch),
     )
     player.update_samplers({"a": sampler} if sampler else {})
     return player
@@ -581,3 +581,25 @@ def test_the_oldest_group_is_sampled_first():
     sampler.requests.clear()
     asyncio.run(player.evaluate())
     assert {request.priority for request in sampler.requests} == {0}
+
+
+def test_a_full_disk_holds_the_worker_up_and_loses_nothing(monkeypatch):
+    """The journal refuses three times; no slot is asked for meanwhile, then all goes on."""
+    monkeypatch.setattr("actors.worker.RETRY_S", 0.0)
+    refusals, kept, seen = [1, 1, 1], [], []
+
+    def journal(batch):
+        if kept and refusals:
+            refusals.pop()
+            seen.append((player.disk_full(), len(kept)))
+            raise OSError(28, "No space left on device")
+        kept.append(batch)
+
+    player = worker(FakeSampler(two_turns), journal=journal, rollout={"group_size": 2})
+    play_groups(player, count=2)
+    assert not refusals
+    assert [count for _, count in seen] == [1, 1, 1]
+    assert seen[1][0]
+    assert seen[2][0]
+    assert not player.disk_full()
+    assert len(kept) >= 2

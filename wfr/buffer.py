@@ -20,7 +20,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from wfr import staleness
+from wfr.crash_points import reach
 from wfr.groups import Admission, Batch, Entry, GroupMeta, Live
+from wfr.history import EventLog
 from wfr.ledger import Ledger
 from wfr.memory import Memory, Store
 from wfr.selection import Choice, Rules
@@ -56,6 +58,7 @@ class ReplayBuffer(Generic[Ref]):
         memory_bytes: int = 0,
         shard: int = 0,
         shards: int = 1,
+        log: EventLog | None = None,
     ) -> None:
         """An empty buffer.
 
@@ -66,6 +69,7 @@ class ReplayBuffer(Generic[Ref]):
             memory_bytes: most bytes of groups outside the store.
             shard: which one this is of several; its ids are those of this remainder.
             shards: how many there are.
+            log: gets every change before it is made; without one nothing outlives the process.
         """
         self._rules = rules
         self._store = store
@@ -80,6 +84,9 @@ class ReplayBuffer(Generic[Ref]):
         self._out: dict[int, Batch[Ref]] = {}
         self._used: dict[int, Entry[Ref]] = {}
         self._memory = Memory()
+        self._log = log
+        self._orphans: list[int] = []  # in flight at a restart, and not yet handed out again
+        self._again: list[int] = []  # batches that were out at a restart, likewise
         self._lost: set[int] = set()
         self._gone: set[str] = set()
         self._ledger = Ledger()
@@ -92,15 +99,24 @@ class ReplayBuffer(Generic[Ref]):
     # ---- workers
 
     async def admit(self, worker: str) -> Admission:
-        """Wait for a free slot (and for the end of a pause) and take it; ids rise."""
+        """Wait for a free slot (and for the end of a pause) and take it; ids rise.
+
+        After a restart, groups that were in flight come first, at the version of their admission.
+        """
         async with self._slot_free:
             await self._until(
                 self._slot_free,
-                lambda: worker in self._gone or (self._free_slots > 0 and not self._paused),
+                lambda: worker in self._gone or (self._admits and not self._paused),
             )
             if worker in self._gone:
                 raise BufferClosedError(f"worker {worker!r} was declared dead")
+            if self._orphans:
+                group_id = self._orphans.pop(0)
+                self._live[group_id].worker = worker
+                return Admission(group_id, self._live[group_id].admitted_version)
             group_id = self._next_id
+            await self._book("admit", group=group_id, version=self._version)
+            reach("admit.booked")
             self._next_id += self._stride
             self._live[group_id] = Live(self._version, worker)
             self._admitted[self._version] += 1
@@ -122,8 +138,16 @@ class ReplayBuffer(Generic[Ref]):
             if live is None or reason:
                 self._forget(entry)
             if live is None:
-                self._refuse(group_id, meta)
+                await self._refuse(group_id, meta)
                 return False
+            if group_id in self._orphans:  # its worker died, and its journal had it
+                self._orphans.remove(group_id)
+            about = {"group": group_id, "meta": dataclasses.asdict(meta)}
+            if reason:
+                await self._book("discard", **about, reason=reason)
+            else:
+                await self._book("finish", **about)
+            reach("put.booked")
             self._ledger.generate(meta.policy_tokens, meta.discarded)
             self._resampled += reason == "zero_variance"
             if reason:
@@ -141,6 +165,7 @@ class ReplayBuffer(Generic[Ref]):
             if self._in_flight(group_id) is None:
                 self._ledger.duplicates += 1
                 return False
+            await self._book("abandon", group=group_id, reason=reason, tokens=tokens)
             self._drop(group_id, reason)
             self._ledger.generate(0, {reason: tokens})
             self._batch_ready.notify_all()
@@ -156,7 +181,7 @@ class ReplayBuffer(Generic[Ref]):
             self._gone.add(worker)
             lost = [i for i, g in self._live.items() if g.worker == worker and g.entry is None]
             for group_id in lost:
-                self._lose(group_id, "worker_lost")
+                await self._lose(group_id, "worker_lost")
             self._slot_free.notify_all()
             self._batch_ready.notify_all()
             return len(lost)
@@ -164,16 +189,25 @@ class ReplayBuffer(Generic[Ref]):
     # ---- learner
 
     async def take(self) -> Batch[Ref]:
-        """Wait for a full batch that leaves every other group able to meet its deadline."""
+        """Wait for a full batch that leaves every other group able to meet its deadline.
+
+        After a restart, batches whose steps were not published come first, as they were.
+        """
         async with self._batch_ready:
+            if self._again:
+                batch = self._out[self._again.pop(0)]
+                await self._book_take(batch)
+                return batch
             await self._until(self._batch_ready, lambda: self._choose() is not None)
             chosen = self._choose()
             assert chosen is not None
+            reach("take.begin")
             for group_id in chosen.stragglers:
-                self._lose(group_id, "straggler")
+                await self._lose(group_id, "straggler")
             version = self._consuming
             batch = Batch(version, version, tuple(chosen.entries), self._replay())
             self._check_lag(batch)
+            await self._book_take(batch)
             self._out[batch.batch_id] = batch
             self._resampled = 0
             for entry in batch.entries:
@@ -193,6 +227,9 @@ class ReplayBuffer(Generic[Ref]):
                     f"published version {version} of batch {batch_id}; expected version "
                     f"{self._version + 1} of batch {oldest}"
                 )
+            reach("publish.begin")
+            await self._book("publish", version=version)
+            reach("publish.booked")
             batch = self._out.pop(batch_id)
             self._version = version
             tokens = sum(entry.meta.policy_tokens for entry in batch.entries)
@@ -220,6 +257,8 @@ class ReplayBuffer(Generic[Ref]):
                     f"cannot refuse groups {list(reasons)} of batch {batch_id}, stepped={stepped}: "
                     f"the batches {list(self._out)} are out"
                 )
+            booked = [[group_id, reason] for group_id, reason in reasons.items()]
+            await self._book("refuse", batch=batch_id, reasons=booked, stepped=stepped)
             for entry in newest.groups:
                 if entry.group_id in reasons:
                     self._forget(entry)
@@ -254,6 +293,15 @@ class ReplayBuffer(Generic[Ref]):
             self._slot_free.notify_all()
             self._batch_ready.notify_all()
 
+    def force(self) -> None:
+        """Force all that is booked to the disk."""
+        if self._log is not None:
+            self._log.force()
+
+    def disk_full(self) -> bool:
+        """Whether the ledger waits for room; everybody waits with it."""
+        return self._log is not None and self._log.full
+
     @property
     def version(self) -> int:
         """The published version."""
@@ -280,11 +328,9 @@ class ReplayBuffer(Generic[Ref]):
     # ---- state
 
     def state(self) -> dict[str, Any]:
-        """Plain values for a checkpoint; references appear as they are, under `groups`.
+        """Plain values; references appear as they are, under `groups`.
 
-        Batches that are out count as finished, since their step is not published. Groups in flight
-        are lost in a restart, so of them only the ids are kept. Groups that wait to be replayed are
-        consumed already, and forgotten.
+        Groups that wait to be replayed are consumed already, and forgotten.
         """
         groups = [
             {
@@ -296,32 +342,46 @@ class ReplayBuffer(Generic[Ref]):
             }
             for entry in sorted(self._held(), key=lambda e: e.group_id)
         ]
+        in_flight = {i: g.admitted_version for i, g in self._live.items() if g.entry is None}
         return {
             "version": self._version,
             "next_id": self._next_id,
             "groups": groups,
-            "in_flight": [i for i, live in self._live.items() if live.entry is None],
+            "in_flight": in_flight,
+            "out": {i: [e.group_id for e in batch.entries] for i, batch in self._out.items()},
             "lost": sorted(self._lost),
             "resampled": self._resampled,
             "ledger": self._ledger.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state()` in a new buffer; raises ValueError if the bound cannot hold."""
+        """Continue from `state()` in a new buffer; raises ValueError if the bound cannot hold.
+
+        Batches that were out are handed out again as they were, and groups that were in flight are
+        admitted again.
+        """
         self._version, self._next_id = state["version"], state["next_id"]
-        self._lost = {*state["lost"], *state["in_flight"]}
-        self._resampled = state["resampled"]
+        self._lost = set(state["lost"])
+        self._resampled = state.get("resampled", 0)
         self._ledger = Ledger.from_state(state["ledger"])
-        if state["in_flight"]:
-            self._ledger.groups_dropped["restart"] += len(state["in_flight"])
-        self._out, self._used = {}, {}
-        self._live = {}
-        for group in state["groups"]:
-            entry = Entry(**{**group, "meta": GroupMeta(**group["meta"])})
-            self._live[entry.group_id] = Live(entry.admitted_version, "", entry)
+        self._used = {}
+        entries = {
+            group["group_id"]: Entry(**{**group, "meta": GroupMeta(**group["meta"])})
+            for group in state["groups"]
+        }
+        for entry in entries.values():
             self._memory.add(entry.meta.size, spilled=entry.spilled)
+        self._out = {
+            batch: Batch(batch, batch, tuple(entries.pop(group) for group in groups))
+            for batch, groups in state["out"].items()
+        }
+        live = {i: Live(entry.admitted_version, "", entry) for i, entry in entries.items()}
+        live |= {i: Live(version, "") for i, version in state["in_flight"].items()}
+        self._live = dict(sorted(live.items()))
+        self._orphans = sorted(state["in_flight"])
+        self._again = sorted(self._out)
         self._admitted = Counter(live.admitted_version for live in self._live.values())
-        self._finished = len(self._live)
+        self._finished = len(entries)
         self.check_valid()
 
     def check_valid(self) -> None:
@@ -367,6 +427,11 @@ class ReplayBuffer(Generic[Ref]):
     @property
     def _free_slots(self) -> int:
         return self._slots - len(self._live) - len(self._out) * self._rules.groups_per_batch
+
+    @property
+    def _admits(self) -> bool:
+        """Whether there is something to give to a worker."""
+        return bool(self._orphans) or self._free_slots > 0
 
     @property
     def _consuming(self) -> int:
@@ -424,11 +489,26 @@ class ReplayBuffer(Generic[Ref]):
         live = self._live.get(group_id)
         return live if live is not None and live.entry is None else None
 
-    def _refuse(self, group_id: int, meta: GroupMeta) -> None:
+    async def _book(self, event: str, **about: Any) -> None:
+        """Write down what is about to be done."""
+        if self._log is not None:
+            await self._log.append({"event": event, **about})
+
+    async def _book_take(self, batch: Batch[Ref]) -> None:
+        await self._book(
+            "take",
+            batch=batch.batch_id,
+            groups=[entry.group_id for entry in batch.entries],
+            replayed=[entry.group_id for entry in batch.replayed],
+        )
+        reach("take.booked")
+
+    async def _refuse(self, group_id: int, meta: GroupMeta) -> None:
         """Book a group that is not in flight."""
         if not 0 <= group_id < self._next_id:
             raise ValueError(f"group {group_id} was never admitted (next is {self._next_id})")
         if group_id in self._lost:
+            await self._book("late", group=group_id, meta=dataclasses.asdict(meta))
             self._lost.remove(group_id)
             self._ledger.generate(meta.policy_tokens, meta.discarded)
             self._ledger.discard("late", meta.policy_tokens)
@@ -440,13 +520,16 @@ class ReplayBuffer(Generic[Ref]):
         self._ledger.groups_dropped[reason] += 1
         self._slot_free.notify_all()
 
-    def _lose(self, group_id: int, reason: str) -> None:
+    async def _lose(self, group_id: int, reason: str) -> None:
         """Drop a group that may come in all the same."""
+        await self._book("lose", group=group_id, reason=reason)
         self._drop(group_id, reason)
         self._lost.add(group_id)
 
     def _remove(self, group_id: int) -> None:
         live = self._live.pop(group_id)
+        if group_id in self._orphans:
+            self._orphans.remove(group_id)
         self._finished -= live.entry is not None
         self._admitted[live.admitted_version] -= 1
         if not self._admitted[live.admitted_version]:
@@ -460,8 +543,11 @@ class ReplayBuffer(Generic[Ref]):
         memory.add(meta.size, spilled=spilled)
         if store is None or not spilled:
             return ref, False
+        reach("spill.begin")
         try:
-            return await store.spill(group_id, ref), True
+            place = await store.spill(group_id, ref)
+            reach("spill.written")
+            return place, True
         except OSError:  # above the bound is better than lost
             memory.remove(meta.size, spilled=True)
             memory.add(meta.size, spilled=False)

@@ -199,6 +199,21 @@ class BufferConfig(_Section):
     """Buffer processes that share the groups; one serves some hundred workers."""
 
 
+class JournalConfig(_Section):
+    """What the run keeps on the disk of groups and turns, and how firmly."""
+
+    fsync: Literal["always", "interval", "off"] = "interval"
+    """When groups are forced to the disk: each as it comes in, every so often, or by the system's
+    own choice. Without a power cut nothing is lost either way."""
+    fsync_interval_s: float = Field(1.0, gt=0)
+    """Seconds between two times of `fsync: interval`."""
+    file_mib: int = Field(256, ge=1)
+    """A journal file of this size is closed and the next one begun."""
+    compact: Literal["never", "acknowledged"] = "never"
+    """Delete journal files whose groups were all trained on in steps that a checkpoint covers;
+    offline use and replay need them, `wfr audit` does not."""
+
+
 RatioUnit = Literal["token", "subsequence", "sequence"]
 Aggregate = Literal["token_mean", "sequence_mean", "subsequence_mean", "constant"]
 Correction = Literal["none", "truncate", "mask", "decoupled"]
@@ -496,7 +511,10 @@ class TrainConfig(_Section):
     eval_every: int = Field(0, ge=0)
     """Evaluate on held-out tasks every so many versions besides the first and last; 0: never."""
     checkpoint_every: int = Field(0, ge=0)
-    """Write a checkpoint every so many versions besides the last; 0: only the last."""
+    """Write a checkpoint every so many versions besides the last; 0: only the last. A resumed run
+    repeats the learner's steps since then."""
+    keep_states: int = Field(1, ge=1)
+    """Newest checkpoints that keep the optimizer's state, which only resuming needs."""
 
 
 class WeightsConfig(_Section):
@@ -539,6 +557,7 @@ class Config(_Section):
     sampler: SamplerConfig = SamplerConfig()
     rollout: RolloutConfig = RolloutConfig()
     buffer: BufferConfig = BufferConfig()
+    journal: JournalConfig = JournalConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     warmstart: WarmstartConfig = WarmstartConfig()
     learner: LearnerConfig = LearnerConfig()

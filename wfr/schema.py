@@ -96,9 +96,14 @@ SCHEMA = pa.schema(
 )
 
 
+def schema_version(schema: pa.Schema) -> str:
+    """The version that a schema says it is of; `none` where it says nothing."""
+    return str((schema.metadata or {}).get(_VERSION_KEY, b"none").decode())
+
+
 def check_version(schema: pa.Schema) -> None:
     """Raise SchemaVersionError unless `schema` is of the version that this code reads."""
-    found = (schema.metadata or {}).get(_VERSION_KEY, b"none").decode()
+    found = schema_version(schema)
     if found != str(SCHEMA_VERSION):
         raise SchemaVersionError(
             f"trajectories of schema version {found}; this version of wfr reads {SCHEMA_VERSION}"

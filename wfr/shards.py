@@ -112,6 +112,14 @@ class ShardedBuffer:
         """End every wait."""
         await self._all("close")
 
+    async def force(self) -> None:
+        """Force all that is booked to the disk."""
+        await self._all("force")
+
+    async def disk_full(self) -> bool:
+        """Whether a ledger waits for room."""
+        return any(await self._all("disk_full"))
+
     async def ledger(self) -> Ledger:
         """The books of all shards together."""
         return Ledger.from_state(_sum([ledger.state() for ledger in await self._all("ledger")]))

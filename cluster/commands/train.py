@@ -17,6 +17,9 @@ from wfr.recording import Recording
 from wfr.schema import SchemaVersionError
 
 Overwrite = Annotated[bool, typer.Option(help="Replace the run that the run directory holds.")]
+Resume = Annotated[
+    bool, typer.Option(help="Go on with the run in the run directory, however it ended.")
+]
 
 Offline = Annotated[
     Path | None,
@@ -32,31 +35,45 @@ def train(
     overrides: Overrides = None,
     overwrite: Overwrite = False,
     offline: Offline = None,
+    resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a director: sample, act, learn and publish, all at once.
 
     Writes runs/NAME/ with config.json, metrics.jsonl, journal/, checkpoints/ and summary.json.
-    Ctrl-C ends the run in order, with a checkpoint; a second one kills it.
+    Ctrl-C ends the run in order, with a checkpoint; a second one kills it. --resume goes on after
+    either, and after a crash.
 
     Examples:
       wfr train cluster/configs/quickstart.yaml
       wfr train cluster/configs/quickstart.yaml --set buffer.max_lag=0 --set run.name=synchronous
       wfr train cluster/configs/quickstart.yaml --set run.name=again --offline runs/quickstart
+      wfr train runs/quickstart --resume
     """
+    if resume and overwrite:
+        fail(BAD_INPUT, "--resume goes on with a run and --overwrite replaces it: choose one")
+    if config.is_dir():
+        config = config / "config.json"
     settings = load(config, overrides)
     recording = _recording(offline)
     _preflight(settings, overwrite=overwrite)
     from cluster.launch import launch
     from cluster.run import RunFailedError
+    from wfr.recovery import RecoveryError
 
     try:
-        summary = launch(settings, overwrite=overwrite, quiet=as_json, recording=recording)
+        summary = launch(
+            settings,
+            overwrite=overwrite,
+            resume=resume,
+            quiet=as_json,
+            recording=recording,
+        )
     except FileExistsError as error:
         fail(BAD_INPUT, str(error))
     except ConfigError as error:
         fail(NOT_FIT, str(error))
-    except RunFailedError as error:
+    except (RunFailedError, RecoveryError) as error:
         fail(FAILED, str(error))
     _show(summary, as_json=as_json)
 

@@ -1,0 +1,99 @@
+"""Resuming: which checkpoint a run goes on from, and what else its directory says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from wfr.config import Config
+from wfr.history import History, HistoryError, read_history
+from wfr.recovery import Recovery, RecoveryError, ledger_path, recover
+
+_TRAINING = "training"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Resumption:
+    """What a resumed run goes on with.
+
+    Attributes:
+        recovery: what checkpoint, ledger and journal hold together.
+        checkpoint: the directory that the learner goes on from; none: the director it began with.
+        evaluated: the evaluation before training, if it had been made.
+    """
+
+    recovery: Recovery
+    checkpoint: Path | None
+    evaluated: dict[str, Any] | None
+
+
+def find(config: Config, run_dir: Path) -> Resumption | None:
+    """What there is to go on with; None where the run had not begun to sample.
+
+    Raises:
+        RecoveryError: there is something, but it does not suffice.
+    """
+    shards = config.buffer.shards
+    if not any(_began(run_dir, config.buffer.max_lag, s, shards) for s in range(shards)):
+        return None
+    checkpoint = newest_state(run_dir)
+    recovery = recover(
+        run_dir,
+        max_lag=config.buffer.max_lag,
+        shards=shards,
+        checkpoint=int(checkpoint.name) if checkpoint else 0,
+    )
+    _forget_turns(run_dir, recovery)
+    return Resumption(recovery, checkpoint, _first_evaluation(run_dir / "metrics.jsonl"))
+
+
+def newest_state(run_dir: Path) -> Path | None:
+    """The newest checkpoint with the state that training goes on from."""
+    found = [p for p in checkpoints(run_dir) if (p / _TRAINING).is_dir()]
+    return found[-1] if found else None
+
+
+def checkpoints(run_dir: Path) -> list[Path]:
+    """All checkpoints, oldest first."""
+    found = [p for p in (run_dir / "checkpoints").glob("[0-9]*") if p.name.isdigit()]
+    return sorted(found, key=lambda p: int(p.name))
+
+
+def prune(run_dir: Path, keep: int) -> None:
+    """Let all checkpoints but the newest `keep` be without the state to go on from."""
+    old = [p for p in checkpoints(run_dir) if (p / _TRAINING).is_dir()][:-keep]
+    for path in old:
+        gone = path / f".{_TRAINING}"  # a state that is half removed must not look like one
+        (path / _TRAINING).rename(gone)
+        shutil.rmtree(gone)
+
+
+def _began(run_dir: Path, max_lag: int, shard: int, shards: int) -> bool:
+    path, history = ledger_path(run_dir, shard), History(max_lag, shard, shards)
+    if not path.exists():
+        return False
+    try:
+        read_history(path, history)
+    except HistoryError as error:
+        raise RecoveryError(str(error)) from None
+    return bool(history.groups)
+
+
+def _forget_turns(run_dir: Path, recovery: Recovery) -> None:
+    """Turns of groups that nobody will go on with: they are lost, or in the journal."""
+    wanted = {str(group) for shard in recovery.shards for group in shard.state["in_flight"]}
+    wanted -= {str(group) for shard in recovery.shards for group, _, _ in shard.finished}
+    for path in (run_dir / "turns").glob("*.jsonl"):
+        if path.stem not in wanted:
+            path.unlink()
+
+
+def _first_evaluation(path: Path) -> dict[str, Any] | None:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        record: dict[str, Any] = json.loads(line)
+        if record["kind"] == "eval":
+            return record
+    return None
