@@ -58,7 +58,7 @@ class _Measurement:
         self._repeats = 2 if quick else 5
         actor: Any = ray.remote(Producer).options(**_OPTIONS)
         self._producer: Any = actor.remote(self._count, self._size, self._longest)
-        self._consumer: Any = ray.remote(Consumer).options(**_OPTIONS).remote()
+        self._consumer: Any = ray.remote(Consumer).options(num_cpus=0).remote()
         self._bytes, self._token_bytes = ray.get(self._producer.sizes.remote())
 
     def run(self) -> Result:

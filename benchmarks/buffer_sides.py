@@ -128,12 +128,11 @@ class Consumer:
     def __init__(self) -> None:
         torch.set_num_threads(1)
 
-    async def take_arrow(self, buffer: Remote, *, touch: bool = False) -> tuple[float, int]:
+    def take_arrow(self, buffer: Remote, *, touch: bool = False) -> tuple[float, int]:
         """Seconds from asking for the batch to tensors; and their bytes."""
         started = time.perf_counter()
-        batch = await buffer.take()
-        refs = [entry.ref[0] for entry in batch.entries]
-        held = await asyncio.gather(*(_fetch(ref) for ref in refs))
+        batch = ray.get(buffer.handle.take.remote())
+        held = _fetch([entry.ref[0] for entry in batch.entries])
         found = _tensors(held)
         if touch:
             for tensor in found:
@@ -141,12 +140,12 @@ class Consumer:
         seconds = time.perf_counter() - started
         total = sum(tensor.nbytes for tensor in found)
         del found, held
-        await buffer.published(batch.version + 1, batch.batch_id)
+        ray.get(buffer.handle.published.remote(batch.version + 1, batch.batch_id))
         return seconds, total
 
-    async def read_against_memcpy(self, buffer: Remote) -> tuple[float, float, float]:
+    def read_against_memcpy(self, buffer: Remote) -> tuple[float, float, float]:
         """Seconds to map the columns of a taken batch; also to pack them; to copy these bytes."""
-        batch = await buffer.take()
+        batch = ray.get(buffer.handle.take.remote())
         refs = [entry.ref[0] for entry in batch.entries]
         ray.get(refs)
         started = time.perf_counter()
@@ -161,38 +160,43 @@ class Consumer:
             source.copy()
         copied = time.perf_counter() - started
         del found
-        await buffer.published(batch.version + 1, batch.batch_id)
+        ray.get(buffer.handle.published.remote(batch.version + 1, batch.batch_id))
         return mapped, packed, copied
 
-    async def take_transfer_queue(self, groups: int, size: int) -> tuple[float, int]:
+    def take_transfer_queue(self, groups: int, size: int) -> tuple[float, int]:
         """Seconds to get everything as tensors; and their bytes."""
         import transfer_queue
 
         transfer_queue.init()
         keys = [f"{group}/{sibling}" for group in range(groups) for sibling in range(size)]
         started = time.perf_counter()
-        data = await transfer_queue.async_kv_batch_get(keys=keys, partition_id="train")
+        data = transfer_queue.kv_batch_get(keys=keys, partition_id="train")
         seconds = time.perf_counter() - started
         total = sum(data[name].values().nbytes for name in TOKEN_COLUMNS)
         del data
-        await transfer_queue.async_kv_clear(keys=keys, partition_id="train")
+        transfer_queue.kv_clear(keys=keys, partition_id="train")
         return seconds, total
 
-    async def take_queue(self, queue: Queue, groups: int) -> tuple[float, int]:
+    def take_queue(self, queue: Queue, groups: int) -> tuple[float, int]:
         """Seconds to get all groups and make tensors of them; and their bytes."""
         kinds = (torch.int32, torch.int16, torch.float32)
         started = time.perf_counter()
         total = 0
         for _ in range(groups):
-            group = await queue.get_async()
+            group = queue.get()
             for row in group.trajectories:
                 for name, kind in zip(TOKEN_COLUMNS, kinds, strict=True):
                     total += torch.as_tensor(getattr(row, name), dtype=kind).nbytes
         return time.perf_counter() - started, total
 
 
-async def _fetch(ref: Any) -> pa.RecordBatch:
-    return columns_of(await ref if isinstance(ref, ray.ObjectRef) else ref)
+def _fetch(refs: Iterable[Any]) -> list[pa.RecordBatch]:
+    """The columns of a batch, as Ray gives them to a learner rank: all references at once."""
+    places = list(refs)
+    held = iter(ray.get([place for place in places if isinstance(place, ray.ObjectRef)]))
+    return [
+        next(held) if isinstance(place, ray.ObjectRef) else columns_of(place) for place in places
+    ]
 
 
 def _tensors(batches: Iterable[pa.RecordBatch]) -> list[torch.Tensor]:

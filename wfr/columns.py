@@ -150,8 +150,8 @@ class _List:
 
     def field(self, name: str) -> np.ndarray:
         """One field of the records of all rows: a view."""
-        index = self._values.type.get_field_index(name)
-        values: np.ndarray = self._values.flatten()[index].to_numpy(zero_copy_only=True)
+        assert self._values.offset == 0  # else `field` would have to be cut
+        values: np.ndarray = self._values.field(name).to_numpy(zero_copy_only=True)
         return values[self.first : self.last]
 
 
