@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import types
 
 import pytest
 
@@ -107,3 +108,25 @@ def test_no_value_changes_while_it_is_read():
     assert all(passes(thread) for thread in threads)
     assert len(torn) == 600
     assert not any(torn)
+
+
+@pytest.mark.engine
+def test_a_probe_that_swaps_weights_waits_for_the_version_that_travels():
+    from learner.learner import Learner
+
+    gate, measured = WeightsGate(), threading.Event()
+
+    class Probe:
+        def measure(self, version, rows, seed):
+            measured.set()
+            return {}
+
+    config = types.SimpleNamespace(run=types.SimpleNamespace(seed=0))
+    learner = types.SimpleNamespace(_probe=Probe(), _gate=gate, _version=1, _config=config)
+    gate.hold()
+    probing = Thread(lambda: Learner._measure(learner, []))
+    assert waits(probing)
+    assert not measured.is_set()
+    send(gate)
+    assert passes(probing)
+    assert measured.is_set()
