@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wfr.config import Config
+from wfr.config import Config, TaskFormat
 from wfr.grading.texts import grade_text
 from wfr.tasks import hub
-from wfr.tasks.files import Columns, FileTasks, load_tasks, read_tasks
+from wfr.tasks.files import Columns, FileTasks, known_formats, load_tasks, read_tasks
 from wfr.tasks.formats import mathqa
 from wfr.tasks.formats.fields import FieldError, Fields
 from wfr.tasks.formats.registry import FORMATS, looks_like
@@ -392,6 +393,24 @@ def test_a_users_own_table(tmp_path):
 def test_columns_that_make_no_task_are_refused(columns):
     with pytest.raises(ValueError, match="name the columns of"):
         Columns(columns)
+
+
+def test_the_configuration_knows_every_format():
+    assert {*get_args(TaskFormat)} == {*known_formats(), "lookup_world", "mixed_world"}
+
+
+def test_a_users_table_in_the_configuration(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("q,a\n" + "".join(f"what {n}?,x\n" for n in range(50)))
+    columns = {"question": "q", "answers": "a"}
+    tasks = {"format": "custom", "path": str(path), "columns": columns}
+    source = make_source(Config.model_validate({"tasks": tasks}))
+    assert len(source.train()) + len(source.held_out()) == 50
+    with pytest.raises(ValueError, match="contradict each other"):
+        Config.model_validate({"tasks": {**tasks, "columns": {}}})
+    unknown = Config.model_validate({"tasks": {**tasks, "metric": "bleu"}})
+    with pytest.raises(ValueError, match="'bleu' is unknown"):
+        make_source(unknown)
 
 
 def test_rows_are_read_one_at_a_time(tmp_path):

@@ -69,14 +69,46 @@ class WorldConfig(_Section):
     """Seed of the world that reinforcement learning sees; the warm start never draws it."""
 
 
+TaskFormat = Literal[
+    "lookup_world",
+    "mixed_world",
+    "2wikimultihopqa",
+    "aime",
+    "apps",
+    "bamboogle",
+    "custom",
+    "ds1000",
+    "flowsteer",
+    "gsm8k",
+    "hotpotqa",
+    "humaneval",
+    "math",
+    "mathqa",
+    "mbpp",
+    "musique",
+    "nq_open",
+    "popqa",
+    "search_r1",
+    "squad_v2",
+    "triviaqa",
+]
+
+
 class TasksConfig(_Section):
     """What the director is asked."""
 
-    format: Literal["lookup_world", "mixed_world", "hotpotqa", "gsm8k"] = "lookup_world"
+    format: TaskFormat = "lookup_world"
     """`lookup_world`: questions over a corpus to search; `mixed_world`: questions with passages,
-    word problems and small programs; or the format of a benchmark's file."""
+    word problems and small programs; or the format of a benchmark's file, `custom` for a table of
+    your own. `wfr data check FILE` says what a file looks like."""
     path: str | None = None
-    """File or directory of the benchmark; not used by the embedded worlds."""
+    """File or directory of the benchmark, or `hub:NAME[:CONFIG[:SPLIT]]`; the embedded worlds have
+    none."""
+    columns: Mapping[str, str] = {}
+    """For `format: custom`: the column of `question`, of `answers` or `tests`, and perhaps of `id`,
+    `skill` and `context`."""
+    metric: str = "qa_em"
+    """For `format: custom`: how answers are graded."""
     held_out: float = Field(0.2, gt=0, lt=1)
     """Share of the questions that is held out (by a hash of the question)."""
     eval_tasks: int = Field(240, ge=1)
@@ -93,6 +125,11 @@ class TasksConfig(_Section):
             )
         if not embedded and self.path is None:
             raise ValueError(f"tasks.format={self.format!r} needs tasks.path, the benchmark's file")
+        if bool(self.columns) != (self.format == "custom"):
+            raise ValueError(
+                f"tasks.columns={dict(self.columns)} and tasks.format={self.format!r} contradict "
+                "each other: a table of your own (format: custom) has columns, and nothing else has"
+            )
         return self
 
 

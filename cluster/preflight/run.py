@@ -11,6 +11,7 @@ from cluster.preflight.check import Check
 from wfr.config import Config
 from wfr.operators.library import LibraryError, pool_names
 from wfr.tasks.registry import make_source
+from wfr.tasks.source import TaskSource
 
 _SHOWN = 6
 """Differing keys that a message lists."""
@@ -25,7 +26,7 @@ def task_check(config: Config) -> Check:
         ok, found = False, str(error)
     else:
         ok = train > 0 and held_out > 0
-        found = f"{train} to learn from, {held_out} held out"
+        found = f"{train} to learn from, {held_out} held out{_left_out(source)}"
     return Check(
         "tasks",
         ok,
@@ -48,6 +49,12 @@ def operator_check(config: Config) -> Check:
         found,
         "in environment.pool name a preset, or operators as the message says",
     )
+
+
+def _left_out(source: TaskSource) -> str:
+    """How many rows of a file do not fit its format, and the first of them."""
+    faults = getattr(source, "faults", ())
+    return f"; {len(faults)} rows left out, the first: {faults[0]}" if faults else ""
 
 
 def directory_check(config: Config, *, overwrite: bool = False) -> Check:

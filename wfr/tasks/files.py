@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from wfr.grading.grader import known_metrics
 from wfr.tasks.formats import custom
 from wfr.tasks.formats.fields import FieldError, Fields
 from wfr.tasks.formats.registry import FORMATS, looks_like
@@ -48,6 +49,10 @@ class Columns:
             raise ValueError(
                 f"columns {dict(self.columns)}: name the columns of `question` and of `answers` or "
                 f"`tests`, and of nothing but {', '.join(custom.NAMES)}"
+            )
+        if self.metric not in known_metrics():
+            raise ValueError(
+                f"metric {self.metric!r} is unknown; known: {', '.join(known_metrics())}"
             )
 
 

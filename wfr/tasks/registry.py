@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wfr.config import Config
-from wfr.tasks.files import FileTasks
+from wfr.tasks.files import Columns, FileTasks
 from wfr.tasks.source import TaskSource
 
 
@@ -16,4 +16,5 @@ def make_source(config: Config) -> TaskSource:
 
         world = MixedWorld if tasks.format == "mixed_world" else LookupWorld
         return world(tasks.world, held_out=tasks.held_out, eval_tasks=tasks.eval_tasks)
-    return FileTasks(tasks.format, tasks.path, tasks.held_out, tasks.eval_tasks)
+    columns = Columns(tasks.columns, tasks.metric) if tasks.columns else None
+    return FileTasks(tasks.format, tasks.path, tasks.held_out, tasks.eval_tasks, columns)
