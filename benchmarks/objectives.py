@@ -1,7 +1,8 @@
 """The objective's two expensive parts, each against what people would otherwise use.
 
 **Sub-sequence means**: the mean log-ratio of every turn, forward and backward, by one scatter
-(`learner.segments`) and by a Python loop over the turns. The same float32 tensors, one thread.
+(`learner.segments`) and by a Python loop over the turns. The same float32 tensors, one thread; each
+side knows beforehand which tokens belong to which turn.
 
 **Loss and log-probabilities**: from hidden states to the gradients of hidden states and head, ours
 (`learner.logprobs` + `learner.objectives`, preset `grpo` without KL) and TRL's GRPO loss
@@ -68,8 +69,9 @@ def _means(sizes: dict[str, int], repeats: int) -> Iterator[Figure]:
     row_id = torch.arange(rows).repeat_interleave(tokens)
     upstream = torch.randn(rows * tokens)
 
+    segments = Layout.of(turn_id, row_id).segments("subsequence")
+
     def vectorised() -> None:
-        segments = Layout.of(turn_id, row_id).segments("subsequence")
         _backward(values, segments.spread(segments.mean(values)), upstream)
 
     masks = [(row_id == r) & (turn_id == k) for r in range(rows) for k in range(turns)]
