@@ -87,7 +87,8 @@ class _Measurement:
         self._buffers += 1
         directory = f"{self._spill}/{self._buffers}"
         settings = {"memory_bytes": memory}
-        return host(MeasuredBuffer, Rules(0, groups), settings, directory, options=_OPTIONS)
+        places = f"{directory}/spill", f"{directory}/ledger.jsonl", "off"
+        return host(MeasuredBuffer, Rules(0, groups), settings, *places, options=_OPTIONS)
 
     # ---- put and take
 
