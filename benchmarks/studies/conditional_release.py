@@ -53,6 +53,7 @@ def main(
     report_only: Annotated[bool, typer.Option(help="Report the runs that are there.")] = False,
 ) -> None:
     """Run what is missing, then report."""
+    out = out.resolve()
     if not report_only:
         for seed in range(1, seeds + 1):
             base = _warm_start(out, seed)
