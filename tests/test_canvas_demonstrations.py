@@ -18,7 +18,7 @@ from wfr.operators.library import POOLS
 from wfr.workflow.edit_parser import parse_edit
 from wfr.workflow.edits import ACTIONS, AddOperator, Finish
 
-CONFIG = CanvasConfig(prompt="question", feedback="brief", result_chars=16)
+CONFIG = CanvasConfig(prompt="question", feedback="brief", result_chars=16, max_turns=2)
 
 
 @pytest.fixture(scope="module")

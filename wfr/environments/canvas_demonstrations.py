@@ -73,6 +73,8 @@ _STAGES: Mapping[str, float] = {
     "formatting": 0.35,
 }
 """Stages of a simple workflow in their order, and the share of workflows that have them."""
+_UNBOUNDED = 10_000
+"""Turns: what a demonstration shows does not depend on how long an episode may be."""
 _RANDOM_EDITS = range(1, 6)
 _WEIGHTS: Mapping[str, float] = {
     "add": 10,
@@ -110,7 +112,7 @@ async def demonstrate_edits(
     """One episode of simple or random edits, with the environment's own feedback."""
     operators = {name: _MadeUp(spec, rng) for name, spec in specs.items()}
     may_finish = FinishGateConfig(min_operators=1, structure=False, checker=False, code_test=False)
-    config = config.model_copy(update={"finish_gate": may_finish})
+    config = config.model_copy(update={"finish_gate": may_finish, "max_turns": _UNBOUNDED})
     canvas = Canvas(config, operators, _Indifferent())
     messages = [*canvas.reset(task).messages]
     for edit in _edits(Rules(specs), rng):
