@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from learner.segments import Layout
-from wfr.config import ObjectiveConfig
+from wfr.objective_config import ObjectiveConfig
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

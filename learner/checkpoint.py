@@ -14,8 +14,8 @@ import torch
 from transformers import PreTrainedModel
 
 from learner.lora import save_adapter
-from wfr.config import LoraConfig
 from wfr.crash_points import reach
+from wfr.learner_config import LoraConfig
 
 TOKENIZER_FILES = (
     "tokenizer.json",

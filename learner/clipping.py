@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from learner.segments import Segments
-from wfr.config import ObjectiveConfig
+from wfr.objective_config import ObjectiveConfig
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

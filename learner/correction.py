@@ -20,7 +20,7 @@ from torch import Tensor
 from learner.columns import Columns
 from learner.ratios import ratio
 from learner.segments import Segments
-from wfr.config import ObjectiveConfig
+from wfr.objective_config import ObjectiveConfig
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

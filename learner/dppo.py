@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from learner.clipping import Clipped
-from wfr.config import ObjectiveConfig
+from wfr.objective_config import ObjectiveConfig
 
 
 def dppo(

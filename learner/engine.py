@@ -19,7 +19,7 @@ from torch import nn
 
 from learner.attention import check_attention
 from learner.metric_sums import MetricSums
-from wfr.config import LearnerConfig
+from wfr.learner_config import LearnerConfig
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wfr.config import KlEstimator
+from wfr.objective_config import KlEstimator
 
 EXPONENT_BOUND = 20.0
 """d is clamped to ± this before exp."""

@@ -8,7 +8,6 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from wfr.config import WorldConfig
 from wfr.environments.canvas_demonstrations import PROMPTS, THOUGHTS
 from wfr.operators.library import POOLS
 from wfr.tasks import world
@@ -17,6 +16,7 @@ from wfr.tasks.mixed_world import QA_SKILLS
 from wfr.tasks.programs import all_programs
 from wfr.tasks.questions import draw_question
 from wfr.tasks.word_problems import draw_word_problem
+from wfr.tasks_config import WorldConfig
 from wfr.trajectory import Message
 from wfr.workflow.codes import Code
 

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from learner.director_weights import ADAPTER
-from wfr.config import LoraConfig
+from wfr.learner_config import LoraConfig
 
 _PEFT_PREFIX = "base_model.model."
 

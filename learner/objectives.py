@@ -46,7 +46,7 @@ from learner.ratios import ratio
 from learner.rejection import rejected
 from learner.segments import Layout, Segments
 from learner.vespo import vespo
-from wfr.config import ObjectiveConfig
+from wfr.objective_config import ObjectiveConfig
 
 ObjectiveLike = ObjectiveConfig | str | Mapping[str, Any]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from learner.ratios import ratio
 from learner.segments import Layout
-from wfr.config import ObjectiveConfig
+from wfr.objective_config import ObjectiveConfig
 
 
 def rejected(

@@ -11,7 +11,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from wfr.config import RatioUnit
+from wfr.objective_config import RatioUnit
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from learner.packing import PackedBatch
 from learner.ratios import ratio
 from learner.segments import Layout
 from learner.turn_lag import of_turns
-from wfr.config import RatioUnit
+from wfr.objective_config import RatioUnit
 
 NAMES = ("w_stale", "w_mismatch")
 

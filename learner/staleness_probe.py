@@ -18,7 +18,8 @@ from learner.metric_sums import MetricSums
 from learner.packing import PackedBatch, Row
 from learner.snapshots import MIB, Snapshots
 from learner.staleness_factors import staleness_factors
-from wfr.config import RatioUnit, SnapshotsConfig
+from wfr.learner_config import SnapshotsConfig
+from wfr.objective_config import RatioUnit
 
 
 class WeightHolder(Protocol):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from learner.segments import Layout
-from wfr.config import ObjectiveConfig
+from wfr.objective_config import ObjectiveConfig
 
 
 def of_turns(turn_lag: Tensor, layout: Layout) -> Tensor:

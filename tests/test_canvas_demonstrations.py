@@ -12,9 +12,10 @@ from learner import tiny
 from learner.language import CANVAS, EOS
 from learner.warmstart import demonstration_tokens
 from wfr.canvas_config import CanvasConfig
-from wfr.config import Config, WorldConfig
+from wfr.config import Config
 from wfr.environments.canvas_demonstrations import edit_demonstrations
 from wfr.operators.library import POOLS
+from wfr.tasks_config import WorldConfig
 from wfr.workflow.edit_parser import parse_edit
 from wfr.workflow.edits import ACTIONS, AddOperator, Finish
 

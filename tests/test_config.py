@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from wfr.config import OBJECTIVE_PRESETS, Config, ConfigError, load_config, parse_config
+from wfr.config import Config, ConfigError, load_config, parse_config
+from wfr.objective_config import OBJECTIVE_PRESETS
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "cluster/configs").glob("*.yaml"))
 

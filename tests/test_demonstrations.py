@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
-from wfr.config import WorldConfig
 from wfr.operators.search import Index
 from wfr.tasks.demonstrations import GOOD_SHARE, NOISE_SHARE, demonstrate, tell
 from wfr.tasks.questions import SKILLS, draw_question
 from wfr.tasks.world import World
+from wfr.tasks_config import WorldConfig
 from wfr.turn_parser import parse_turn
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wfr.config import Config, TaskFormat
+from wfr.config import Config
 from wfr.grading.texts import grade_text
 from wfr.tasks import hub
 from wfr.tasks.files import Columns, FileTasks, known_formats, load_tasks, read_tasks
@@ -23,6 +23,7 @@ from wfr.tasks.formats.registry import FORMATS, looks_like
 from wfr.tasks.registry import make_source
 from wfr.tasks.rows import FormatError, rows
 from wfr.tasks.source import Document
+from wfr.tasks_config import TaskFormat
 
 SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "data"
 

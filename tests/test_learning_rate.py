@@ -5,7 +5,7 @@ import math
 import pytest
 
 from learner.engine import learning_rate
-from wfr.config import LearnerConfig
+from wfr.learner_config import LearnerConfig
 
 
 def rates(total, **settings):

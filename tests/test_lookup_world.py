@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
-from wfr.config import WorldConfig
 from wfr.operators.search import Index
 from wfr.tasks.lookup_world import LookupWorld
 from wfr.tasks.questions import SKILLS, draw_question
 from wfr.tasks.world import World
+from wfr.tasks_config import WorldConfig
 
 SMALL = WorldConfig(people=40, namesakes=12, cities=12, firms=12, questions=40)
 

@@ -10,7 +10,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from learner.director_weights import director_weights
 from learner.lora import adapt, adapter_weights, save_adapter, without_adapter
-from wfr.config import LoraConfig
+from wfr.learner_config import LoraConfig
 
 SETTINGS = LoraConfig(rank=3, alpha=6)
 

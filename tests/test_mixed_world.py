@@ -11,11 +11,11 @@ from wfr.backends.base import OperatorRequest
 from wfr.backends.mistakes import Mistakes
 from wfr.backends.problem_solver import kind_of, plain, short_answer, solve, sub_problems
 from wfr.backends.rule_based import RuleBased
-from wfr.config import WorldConfig
 from wfr.environments.canvas_prompts import problem_text
 from wfr.grading.texts import grade_text
 from wfr.operators.base import tagged
 from wfr.tasks.mixed_world import MixedWorld
+from wfr.tasks_config import WorldConfig
 
 WORLD = MixedWorld(WorldConfig(questions=60), eval_tasks=36)
 TASKS = [*WORLD.train(), *WORLD.held_out()]

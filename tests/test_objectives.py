@@ -13,7 +13,7 @@ from learner.interpolation import interpolate
 from learner.m2po import second_moment_cut
 from learner.objectives import objective, policy_loss
 from learner.segments import Layout
-from wfr.config import OBJECTIVE_PRESETS
+from wfr.objective_config import OBJECTIVE_PRESETS
 
 NAN = float("nan")
 SYMMETRIC = {"kl_coef": 0.0, "clip_low": 0.2, "clip_high": 0.2}

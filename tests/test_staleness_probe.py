@@ -13,7 +13,7 @@ from learner.packing import pack
 from learner.policy import Policy
 from learner.snapshots import Snapshots
 from learner.staleness_probe import StalenessProbe
-from wfr.config import SnapshotsConfig
+from wfr.learner_config import SnapshotsConfig
 
 ROWS = [row for row in make_rows((7, 12, 5, 9)) if len(row) > 3]
 VERSION = 5

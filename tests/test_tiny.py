@@ -10,10 +10,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from actors.render import Renderer
 from learner import tiny
 from learner.warmstart import demonstration_tokens
-from wfr.config import TinyModelConfig, WorldConfig
+from wfr.config import TinyModelConfig
 from wfr.environments.observations import BRIEF_WARNING
 from wfr.tasks import world
 from wfr.tasks.demonstrations import demonstrate
+from wfr.tasks_config import WorldConfig
 from wfr.turn_parser import parse_turn
 
 

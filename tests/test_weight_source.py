@@ -19,7 +19,8 @@ def _stream(rank, port, out):
     from learner.engine import Engine
     from learner.publisher import EngineSource, WatchedSource
     from learner.tiny import build_model
-    from wfr.config import LearnerConfig, TinyModelConfig
+    from wfr.config import TinyModelConfig
+    from wfr.learner_config import LearnerConfig
 
     torch.set_num_threads(1)
     shape = TinyModelConfig(layers=2, hidden=64, intermediate=128, heads=2)

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from wfr.columns import GroupView
-from wfr.config import AdvantageKind
+from wfr.objective_config import AdvantageKind
 from wfr.trajectory import Group
 
 _EPSILON = 1e-6

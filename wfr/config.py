@@ -16,7 +16,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from wfr.canvas_config import CanvasConfig
 from wfr.executor_config import ExecutorConfig
-from wfr.section import Section as _Section
+from wfr.learner_config import LearnerConfig
+from wfr.objective_config import ObjectiveConfig
+from wfr.section import Section
+from wfr.tasks_config import TasksConfig
 from wfr.yaml_lines import key_lines, line_of
 
 
@@ -24,7 +27,7 @@ class ConfigError(ValueError):
     """A configuration that cannot be run; the text says which key, which value, what to do."""
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """Which run, and where it is written."""
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -35,7 +38,7 @@ class RunConfig(_Section):
     """Seed of everything that is drawn: tasks, world, weights, sampling."""
 
 
-class TinyModelConfig(_Section):
+class TinyModelConfig(Section):
     """Shape of the embedded tiny director (Qwen2 architecture)."""
 
     layers: int = Field(4, ge=1)
@@ -44,7 +47,7 @@ class TinyModelConfig(_Section):
     heads: int = Field(4, ge=1)
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The director."""
 
     path: str | None = None
@@ -56,84 +59,7 @@ class ModelConfig(_Section):
     """Longest token sequence of one episode, prompt included."""
 
 
-class WorldConfig(_Section):
-    """Size of the embedded look-up world."""
-
-    people: int = Field(160, ge=8)
-    namesakes: int = Field(60, ge=0)
-    cities: int = Field(40, ge=4)
-    firms: int = Field(40, ge=4)
-    questions: int = Field(240, ge=10)
-    """Questions drawn per skill, held-out ones included."""
-    seed: int = 7
-    """Seed of the world that reinforcement learning sees; the warm start never draws it."""
-
-
-TaskFormat = Literal[
-    "lookup_world",
-    "mixed_world",
-    "2wikimultihopqa",
-    "aime",
-    "apps",
-    "bamboogle",
-    "custom",
-    "ds1000",
-    "flowsteer",
-    "gsm8k",
-    "hotpotqa",
-    "humaneval",
-    "math",
-    "mathqa",
-    "mbpp",
-    "musique",
-    "nq_open",
-    "popqa",
-    "search_r1",
-    "squad_v2",
-    "triviaqa",
-]
-
-
-class TasksConfig(_Section):
-    """What the director is asked."""
-
-    format: TaskFormat = "lookup_world"
-    """`lookup_world`: questions over a corpus to search; `mixed_world`: questions with passages,
-    word problems and small programs; or the format of a benchmark's file, `custom` for a table of
-    your own. `wfr data check FILE` says what a file looks like."""
-    path: str | None = None
-    """File or directory of the benchmark, or `hub:NAME[:CONFIG[:SPLIT]]`; the embedded worlds have
-    none."""
-    columns: Mapping[str, str] = {}
-    """For `format: custom`: the column of `question`, of `answers` or `tests`, and perhaps of `id`,
-    `skill` and `context`."""
-    metric: str = "qa_em"
-    """For `format: custom`: how answers are graded."""
-    held_out: float = Field(0.2, gt=0, lt=1)
-    """Share of the questions that is held out (by a hash of the question)."""
-    eval_tasks: int = Field(240, ge=1)
-    """At most this many held-out questions are evaluated, drawn evenly over the skills."""
-    world: WorldConfig = WorldConfig()
-
-    @model_validator(mode="after")
-    def _path_fits_format(self) -> Self:
-        embedded = self.format in ("lookup_world", "mixed_world")
-        if embedded and self.path is not None:
-            raise ValueError(
-                f"tasks.path={self.path!r} contradicts tasks.format={self.format!r}, which makes "
-                "its own questions; remove the path or name the file's format"
-            )
-        if not embedded and self.path is None:
-            raise ValueError(f"tasks.format={self.format!r} needs tasks.path, the benchmark's file")
-        if bool(self.columns) != (self.format == "custom"):
-            raise ValueError(
-                f"tasks.columns={dict(self.columns)} and tasks.format={self.format!r} contradict "
-                "each other: a table of your own (format: custom) has columns, and nothing else has"
-            )
-        return self
-
-
-class SearchConfig(_Section):
+class SearchConfig(Section):
     """The Search operator's BM25 index."""
 
     top_k: int = Field(1, ge=1, le=50)
@@ -142,7 +68,7 @@ class SearchConfig(_Section):
     """`titled`: numbered titles and snippets; `text`: the passages alone, one per line."""
 
 
-class ThinkActConfig(_Section):
+class ThinkActConfig(Section):
     """The think-act environment (Workflow-R1, sections 1 and 2 of its specification)."""
 
     kind: Literal["think_act"] = "think_act"
@@ -165,7 +91,7 @@ class ThinkActConfig(_Section):
     search: SearchConfig = SearchConfig()
 
 
-class SandboxConfig(_Section):
+class SandboxConfig(Section):
     """Where code that a model wrote runs."""
 
     allow_unconfined: bool = False
@@ -176,7 +102,7 @@ class SandboxConfig(_Section):
     """Warm interpreters kept per rollout worker."""
 
 
-class SamplerConfig(_Section):
+class SamplerConfig(Section):
     """The vLLM engines."""
 
     count: int = Field(1, ge=1)
@@ -196,7 +122,7 @@ class SamplerConfig(_Section):
     """CPU threads of one engine."""
 
 
-class RolloutConfig(_Section):
+class RolloutConfig(Section):
     """The rollout workers."""
 
     workers: int = Field(1, ge=1)
@@ -210,7 +136,7 @@ class RolloutConfig(_Section):
     """Tasks in a row that the world failed for one cause stop the run with advice."""
 
 
-class BufferConfig(_Section):
+class BufferConfig(Section):
     """The replay buffer."""
 
     max_lag: int = Field(4, ge=0)
@@ -236,7 +162,7 @@ class BufferConfig(_Section):
     """Buffer processes that share the groups; one serves some hundred workers."""
 
 
-class JournalConfig(_Section):
+class JournalConfig(Section):
     """What the run keeps on the disk of groups and turns, and how firmly."""
 
     fsync: Literal["always", "interval", "off"] = "interval"
@@ -251,211 +177,7 @@ class JournalConfig(_Section):
     offline use and replay need them, `wfr audit` does not."""
 
 
-RatioUnit = Literal["token", "subsequence", "sequence"]
-Aggregate = Literal["token_mean", "sequence_mean", "subsequence_mean", "constant"]
-Correction = Literal["none", "truncate", "mask", "decoupled"]
-KlEstimator = Literal["k1", "k2", "k3"]
-AdvantageKind = Literal[
-    "zscore",
-    "centred",
-    "leave_one_out",
-    "source_partitioned",
-    "source_partitioned_legacy",
-    "batch",
-]
-
-_TOKEN_SEQUENCE = {"ratio_unit": "token", "aggregate": "sequence_mean"}
-_TOKEN_STEP = {"ratio_unit": "token", "aggregate": "token_mean", "kl_coef": 0.0}
-_AGAINST_SAMPLER = {"proximal": "behaviour", "correction": "none"}
-
-OBJECTIVE_PRESETS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
-    {
-        "gsspo": {},
-        "grpo": _TOKEN_SEQUENCE,
-        "cwrpo": {**_TOKEN_SEQUENCE, "kl_coef": 0.005},
-        "dapo": {
-            "ratio_unit": "token",
-            "aggregate": "token_mean",
-            "clip_high": 0.28,
-            "kl_coef": 0.0,
-            "zero_variance": "resample",
-        },
-        "gspo": {
-            "ratio_unit": "sequence",
-            "aggregate": "sequence_mean",
-            "clip_low": 3e-4,
-            "clip_high": 4e-4,
-            "kl_coef": 0.0,
-        },
-        "reinforce": {
-            **_TOKEN_SEQUENCE,
-            "surrogate": "log_prob",
-            "kl_coef": 0.0,
-            "correction": "none",
-        },
-        "cispo": {
-            **_TOKEN_STEP,
-            "surrogate": "cispo",
-            "clip_low": 1.0,
-            "clip_high": 4.0,
-            **_AGAINST_SAMPLER,
-        },
-        "dppo_tv": {**_TOKEN_STEP, "surrogate": "dppo_tv", **_AGAINST_SAMPLER},
-        "vespo": {
-            **_TOKEN_STEP,
-            "surrogate": "vespo",
-            "ratio_unit": "sequence",
-            **_AGAINST_SAMPLER,
-        },
-        "m2po": {**_TOKEN_STEP, "surrogate": "m2po", **_AGAINST_SAMPLER},
-        "a3po": {**_TOKEN_STEP, "proximal": "interpolated", "correction": "decoupled"},
-    }
-)
-
-
-class ObjectiveConfig(_Section):
-    """The objective: a preset, and what departs from it (design 8)."""
-
-    preset: Literal[
-        "gsspo",
-        "grpo",
-        "cwrpo",
-        "dapo",
-        "gspo",
-        "reinforce",
-        "cispo",
-        "dppo_tv",
-        "vespo",
-        "m2po",
-        "a3po",
-    ] = "gsspo"
-    surrogate: Literal["clipped", "log_prob", "cispo", "dppo_tv", "vespo", "m2po"] = "clipped"
-    """`clipped`: PPO's clipped ratio; `log_prob`: the policy gradient itself, without a ratio;
-    `cispo`: that gradient weighted by the clipped ratio; `vespo`: by a smooth kernel of the unit's
-    product of ratios; `dppo_tv`: the ratio where the probability moved by at most `dppo_delta`;
-    `m2po`: the ratio of tokens whose squared log-ratios average to at most `m2_budget`."""
-    ratio_unit: RatioUnit = "subsequence"
-    """Unit on which the importance ratio lives."""
-    aggregate: Aggregate = "subsequence_mean"
-    """How per-unit terms become one number; denominators count all policy tokens."""
-    constant: float = Field(1.0, gt=0)
-    """Denominator per trajectory of `aggregate: constant`."""
-    clip_low: float = Field(0.2, gt=0, le=1)
-    """ε_low: the ratio is clipped from below at 1 − ε_low where the advantage is negative."""
-    clip_high: float = Field(0.2, gt=0)
-    """ε_high: the ratio is clipped from above at 1 + ε_high where the advantage is positive."""
-    clip_scaling: Literal["none", "per_length"] = "none"
-    """`per_length`: ε·|u|^−1/2, at most `clip_cap`, for a unit of |u| tokens."""
-    clip_cap: float = Field(0.2, gt=0, lt=1)
-    """Largest ε of `clip_scaling: per_length`."""
-    dual_clip: float | None = Field(None, gt=1)
-    """Largest ratio c where the advantage is negative; none: no bound."""
-    dppo_delta: float = Field(0.2, gt=0, lt=1)
-    """δ of `surrogate: dppo_tv`, a difference of probabilities."""
-    dppo_penalty: float = Field(1e-3, ge=0)
-    """Coefficient of (log ρ)² of `surrogate: dppo_tv`."""
-    m2_budget: float = Field(0.04, gt=0)
-    """τ of `surrogate: m2po`: largest mean of (log ρ)² over the tokens that are kept."""
-    kl_estimator: KlEstimator = "k3"
-    kl_coef: float = Field(0.001, ge=0)
-    """β of the KL divergence from the frozen reference; 0: no reference is loaded."""
-    entropy_coef: float = Field(0.0, ge=0)
-    """Coefficient of the entropy bonus."""
-    proximal: Literal["current", "behaviour", "interpolated"] = "current"
-    """Centre of the trust region: the weights before this batch's first update; or the sampler's
-    (the plain clipped ratio, to which `correction: none` belongs); or, by its lag, between the
-    sampler's and the weights being trained, without a forward pass."""
-    correction: Correction = "truncate"
-    """Weight for stale behaviour policies: 1, min(w, C), w inside a band and 0 outside, or w."""
-    correction_unit: RatioUnit | None = None
-    """Unit of the weight w; none: the ratio's unit."""
-    correction_cap: float = Field(2.0, gt=0)
-    """C of `correction: truncate`."""
-    correction_low: float = Field(0.5, ge=0, lt=1)
-    """Lower end of the band of `correction: mask`."""
-    correction_high: float = Field(2.0, gt=1)
-    """Upper end of the band of `correction: mask`."""
-    rejection: Literal["none", "mean", "any"] = "none"
-    """Units left out altogether: `mean`, where the geometric mean w lies outside the band (the
-    geometric mask); `any`, where w of any single token does."""
-    rejection_unit: RatioUnit | None = None
-    """Unit that is rejected as a whole; none: the ratio's unit."""
-    rejection_low: float = Field(0.5, ge=0, lt=1)
-    """Lower end of the band of `rejection`."""
-    rejection_high: float = Field(2.0, gt=1)
-    """Upper end of the band of `rejection`."""
-    max_turn_lag: int | None = Field(None, ge=0)
-    """Turns older than this many optimizer steps are masked; none: no turn is."""
-    lag_decay: float = Field(1.0, gt=0, le=1)
-    """γ: a turn's term is weighted by γ^lag."""
-    lag_clip: float = Field(0.0, ge=0)
-    """κ: a unit's ε is divided by 1 + κ·lag."""
-    advantage: AdvantageKind = "zscore"
-    """Reward minus the group's mean, over its spread or not; or minus the mean of the siblings; or
-    minus the mean of all that the batch holds of the task's source, over their spread; or minus
-    the mean of the whole batch, over the batch's spread."""
-    zero_variance: Literal["keep", "drop", "resample"] = "keep"
-    """Groups whose rewards are all equal: keep them in the denominators; leave them out of the
-    step; or discard them as they come in and sample others in their place."""
-    max_resamples: int = Field(10, ge=1)
-    """Most batches' worth of groups that `zero_variance: resample` discards for one batch; beyond
-    it such groups are kept."""
-
-    @property
-    def uses_lag(self) -> bool:
-        """True when the objective cannot be computed without the lag of each turn."""
-        return self.max_turn_lag is not None or self.lag_decay < 1 or self.lag_clip > 0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_preset(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
-        preset = OBJECTIVE_PRESETS.get(values.get("preset", "gsspo"), {})
-        return {**preset, **values}
-
-    @model_validator(mode="after")
-    def _one_correction(self) -> Self:
-        for name in ("correction", "rejection"):
-            value = getattr(self, name)
-            if self.proximal == "behaviour" and value != "none":
-                raise ValueError(
-                    f"objective.proximal='behaviour' contradicts {name}={value!r}: the ratio "
-                    f"already corrects for the behaviour policy; set {name} to 'none'"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _resample_groups(self) -> Self:
-        beyond = self.advantage in ("batch", "source_partitioned", "source_partitioned_legacy")
-        if self.zero_variance == "resample" and beyond:
-            raise ValueError(
-                f"objective.zero_variance='resample' contradicts advantage={self.advantage!r}, "
-                "which compares beyond the group: a group of equal rewards still teaches; set "
-                "zero_variance to 'keep' or 'drop'"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _clips_need_ratio(self) -> Self:
-        scales = self.surrogate in ("clipped", "cispo")
-        if (self.dual_clip is not None and self.surrogate != "clipped") or (
-            self.lag_clip > 0 and not scales
-        ):
-            raise ValueError(
-                f"objective.surrogate={self.surrogate!r} has no such clip, so dual_clip="
-                f"{self.dual_clip} and lag_clip={self.lag_clip} contradict it"
-            )
-        if self.surrogate in ("dppo_tv", "m2po") and self.ratio_unit != "token":
-            raise ValueError(
-                f"objective.ratio_unit={self.ratio_unit!r} contradicts surrogate="
-                f"{self.surrogate!r}, which compares the probabilities of tokens; set ratio_unit "
-                "to 'token'"
-            )
-        return self
-
-
-class WarmstartConfig(_Section):
+class WarmstartConfig(Section):
     """Supervised start of the tiny director on scripted demonstrations."""
 
     steps: int = Field(800, ge=0)
@@ -469,78 +191,7 @@ class WarmstartConfig(_Section):
     """A new random world is drawn every so many steps."""
 
 
-class LoraConfig(_Section):
-    """A low-rank adapter in the place of full-parameter training; FlowSteer's has rank 64."""
-
-    rank: int = Field(0, ge=0)
-    """r; 0: no adapter, every weight is trained."""
-    alpha: int = Field(64, ge=1)
-    """α: what the adapter adds is scaled by α / r."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout before the adapter, active where gradients are computed only."""
-    targets: tuple[str, ...] = Field(("q_proj", "k_proj", "v_proj", "o_proj"), min_length=1)
-    """Names of the linear layers that get one."""
-
-
-class SnapshotsConfig(_Section):
-    """Copies of recent weights, which tell staleness from the mismatch of the two engines."""
-
-    mib: int = Field(0, ge=0)
-    """CPU memory of one rank for copies of its trainable weights; 0: none, nothing is measured."""
-    every: int = Field(4, ge=1)
-    """Measure in every so many steps."""
-    trajectories: int = Field(8, ge=1)
-    """Trajectories of a batch that are measured, drawn at random."""
-
-
-class LearnerConfig(_Section):
-    """The DeepSpeed learner."""
-
-    ranks: int = Field(1, ge=1)
-    zero_stage: Literal[0, 1, 2, 3] = 1
-    lr: float = Field(1e-6, gt=0)
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = Field(0.0, ge=0)
-    warmup_steps: int = Field(0, ge=0)
-    """Optimizer steps over which the learning rate rises linearly."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the learning rate falls afterwards, to `final_lr` × `lr` at the last step."""
-    final_lr: float = Field(0.1, ge=0, le=1)
-    grad_clip: float = Field(1.0, gt=0)
-    minibatches: int = Field(1, ge=1)
-    """Optimizer steps per batch; the proximal policy is the one before the first of them."""
-    max_refusals: int = Field(10, ge=1)
-    """Batches in a row with groups that cannot be trained on stop the run with advice."""
-    max_tokens: int = Field(16384, ge=16)
-    """Most tokens of one packed micro-batch."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Number format of forward and backward; master weights are float32."""
-    attention: Literal["sdpa", "eager", "flash"] = "sdpa"
-    """`flash`: for NVIDIA GPUs from Ampere on, in bfloat16; `eager` is fastest on a CPU in bfloat16
-    where trajectories are short."""
-    threads: int = Field(1, ge=1)
-    """CPU threads of one rank."""
-    gradient_checkpointing: bool = False
-    """Keep one activation per layer and compute the others anew in the backward pass."""
-    offload_optimizer: bool = False
-    """Keep master weights and Adam moments in CPU memory and update there; ZeRO 1 to 3."""
-    offload_parameters: bool = False
-    """Keep the partitioned weights in CPU memory too; ZeRO 3."""
-    lora: LoraConfig = LoraConfig()
-    snapshots: SnapshotsConfig = SnapshotsConfig()
-
-    @model_validator(mode="after")
-    def _partitioned_where_offloaded(self) -> Self:
-        for key, lowest in (("offload_optimizer", 1), ("offload_parameters", 3)):
-            if getattr(self, key) and self.zero_stage < lowest:
-                raise ValueError(
-                    f"learner.{key}=true contradicts learner.zero_stage={self.zero_stage}: what is "
-                    f"not partitioned stays where it is; set zero_stage to {lowest} or more"
-                )
-        return self
-
-
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """How long, and how much per step."""
 
     steps: int = Field(60, ge=0)
@@ -554,7 +205,7 @@ class TrainConfig(_Section):
     """Newest checkpoints that keep the optimizer's state, which only resuming needs."""
 
 
-class WeightsConfig(_Section):
+class WeightsConfig(Section):
     """How new weights reach the samplers."""
 
     backend: Literal["auto", "nccl", "gloo"] = "auto"
@@ -570,7 +221,7 @@ class WeightsConfig(_Section):
     """Debugging: compare a checksum of every tensor on both sides before new weights count."""
 
 
-class MetricsConfig(_Section):
+class MetricsConfig(Section):
     """Where numbers go besides metrics.jsonl."""
 
     port: int | None = Field(None, ge=0, le=65535)
@@ -582,7 +233,7 @@ class MetricsConfig(_Section):
 EnvironmentConfig = Annotated[ThinkActConfig | CanvasConfig, Field(discriminator="kind")]
 
 
-class Config(_Section):
+class Config(Section):
     """A run."""
 
     run: RunConfig = RunConfig()

@@ -8,6 +8,7 @@ suffix, `_total` behind counters, shares between 0 and 1 as `_ratio`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
@@ -59,7 +60,8 @@ class Metric:
         return value.items() if isinstance(value, Mapping) else [("", value)]
 
 
-def _step(
+def _of(
+    record: str,
     kind: Literal["counter", "gauge"],
     name: str,
     unit: str,
@@ -68,19 +70,11 @@ def _step(
     label: str = "",
 ) -> Metric:
     keys = source if isinstance(source, str) else types.MappingProxyType(source)
-    return Metric(name, kind, unit, help_, "step", keys, label)
+    return Metric(name, kind, unit, help_, record, keys, label)
 
 
-def _executor(
-    kind: Literal["counter", "gauge"],
-    name: str,
-    unit: str,
-    source: str | dict[str, str],
-    help_: str,
-    label: str = "",
-) -> Metric:
-    keys = source if isinstance(source, str) else types.MappingProxyType(source)
-    return Metric(name, kind, unit, help_, "executor", keys, label)
+_step = functools.partial(_of, "step")
+_executor = functools.partial(_of, "executor")
 
 
 def _eval(name: str, unit: str, source: str, help_: str, label: str = "") -> Metric:

@@ -13,7 +13,6 @@ import random
 from collections.abc import Iterator, Mapping
 
 from wfr.canvas_config import CanvasConfig, FinishGateConfig
-from wfr.config import WorldConfig
 from wfr.environments.canvas import Canvas
 from wfr.grading.base import Gradable, Grade
 from wfr.operators.base import OperatorSpec, Scope
@@ -24,6 +23,7 @@ from wfr.tasks.demonstrations import Demonstration
 from wfr.tasks.mixed_world import MixedWorld
 from wfr.tasks.source import Task
 from wfr.tasks.world import CITIES, FIRST_NAMES, JOBS
+from wfr.tasks_config import WorldConfig
 from wfr.trajectory import Message
 from wfr.workflow.edit_text import edit_text
 from wfr.workflow.edits import (

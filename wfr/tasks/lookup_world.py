@@ -6,10 +6,10 @@ import hashlib
 import random
 from collections.abc import Sequence
 
-from wfr.config import WorldConfig
 from wfr.tasks.questions import SKILLS, Question, draw_question
 from wfr.tasks.source import Document, Task
 from wfr.tasks.world import World
+from wfr.tasks_config import WorldConfig
 
 _DRAWS_PER_QUESTION = 20
 """Draws before a skill counts as exhausted: each question is then missed with odds of e^-20."""

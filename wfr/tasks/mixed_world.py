@@ -7,12 +7,12 @@ import hashlib
 import random
 from collections.abc import Iterable, Iterator, Sequence
 
-from wfr.config import WorldConfig
 from wfr.tasks.programs import ENTRY_POINT, Program, all_programs
 from wfr.tasks.questions import Question, draw_question
 from wfr.tasks.source import Document, Task
 from wfr.tasks.word_problems import WordProblem, draw_word_problem
 from wfr.tasks.world import World
+from wfr.tasks_config import WorldConfig
 
 QA_SKILLS = ("hop1", "hop2", "comparison")
 MATH_STEPS = (2, 3)

@@ -10,8 +10,8 @@ import random
 from collections.abc import Iterable, Mapping
 from typing import Self
 
-from wfr.config import WorldConfig
 from wfr.tasks.source import Document
+from wfr.tasks_config import WorldConfig
 
 
 def _words(text: str) -> tuple[str, ...]:
