@@ -27,7 +27,7 @@ environment:
   max_turns: 5
   max_response_tokens: 300
   max_turn_tokens: 24
-warmstart: {steps: 30, batch: 16}
+warmstart: {steps: 80}
 rollout: {group_size: 4}
 buffer: {max_lag: 1}
 objective: {preset: cwrpo}
@@ -48,8 +48,8 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trajectories(run):
-    files = sorted((run[0] / "journal").glob("**/*.arrow*"))
-    batches = [batch for file in files for batch in read_journal(file)]
+    directories = [path for path in (run[0] / "journal").iterdir() if path.is_dir()]
+    batches = [batch for directory in directories for batch in read_journal(directory)]
     return [t for batch in batches for t in from_batch(batch).trajectories]
 
 
