@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import math
 import re
+import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
@@ -62,6 +63,10 @@ class EpisodeResult:
     stop_reason: str
     turns: int
     answer: str
+    tokens: int = 0
+    seconds: float = 0.0
+    cost_usd: float = 0.0
+    operators: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 class RolloutWorker:
@@ -148,6 +153,13 @@ class RolloutWorker:
         played = await _together(episodes)
         return [_result(task, t) for task, t in zip(tasks, played, strict=True)]
 
+    async def play_held_out(self, index: int, temperature: float, sample: int) -> EpisodeResult:
+        """Play one held-out task; the seed fixes what sample number `sample` draws."""
+        task = self._held_out[index]
+        episode = EpisodeId(self._config.run.name, f"eval-{task.id}", sample)
+        played = await self._episode(task, episode, self._limits(temperature), Counter())
+        return _result(task, played)
+
     async def _next_admission(self, buffer: BufferLike) -> Admission:
         """Wait for a slot, but notice at once when a running group raises."""
         admission = asyncio.ensure_future(_as_coroutine(buffer.admit(self._name)))
@@ -233,6 +245,9 @@ class RolloutWorker:
 
         async def sample(request: SamplingRequest) -> Sample:
             request = dataclasses.replace(request, priority=priority)
+            if not training:
+                place = f"{self._config.run.seed}/{episode}/{len(request.tokens)}"
+                request = dataclasses.replace(request, seed=zlib.crc32(place.encode()))
             sample = await self._router.sample(str(episode), request)
             if training:
                 self._tokens_sampled += len(sample.tokens)
@@ -354,4 +369,8 @@ def _result(task: Task, trajectory: Trajectory) -> EpisodeResult:
         trajectory.stop_reason.value,
         len(trajectory.turns),
         trajectory.answer,
+        trajectory.policy_tokens,
+        trajectory.finished_at - trajectory.started_at,
+        sum(call.cost_usd for call in trajectory.operator_calls),
+        dict(Counter(call.operator for call in trajectory.operator_calls)),
     )

@@ -8,6 +8,7 @@ from cluster.commands.audit import audit
 from cluster.commands.cache import cache
 from cluster.commands.data import data
 from cluster.commands.doctor import doctor
+from cluster.commands.eval import evaluation
 from cluster.commands.inspect import inspect
 from cluster.commands.train import train
 from cluster.commands.warmstart import warmstart
@@ -21,6 +22,7 @@ app = typer.Typer(
 for command in (train, audit, inspect, doctor, warmstart, cache):
     app.command()(command)
 app.add_typer(data, name="data")
+app.add_typer(evaluation, name="eval")
 
 
 def main() -> None:

@@ -52,7 +52,7 @@ def launch(
         if address:
             progress.note(f"metrics at http://{address}/metrics")
             directory.write_json(TARGETS, targets(config.run.name, address))
-        _start_ray()
+        start_ray()
         try:
             topology = Topology(config, directory.path)
             run: Run | OfflineRun
@@ -87,7 +87,8 @@ async def _supervised(run: Run | OfflineRun, progress: Progress) -> dict[str, An
     return await run.execute()
 
 
-def _start_ray() -> None:
+def start_ray() -> None:
+    """Join RAY_ADDRESS, or start a Ray of one's own on this machine."""
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if "RAY_ADDRESS" not in os.environ:
         settings |= {

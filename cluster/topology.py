@@ -23,7 +23,7 @@ from cluster.progress import Progress
 from cluster.remote import Remote, host
 from cluster.roles import HostedLearner, HostedSampler, HostedWorker
 from cluster.weights import RemoteSamplers
-from wfr.config import Config
+from wfr.config import Config, TasksConfig
 from wfr.protocols import TransferGroup
 from wfr.recovery import Shard
 from wfr.shards import ShardedBuffer
@@ -128,6 +128,17 @@ class Topology:
         self.ranks = [self._start_rank(rank) for rank in range(self._config.learner.ranks)]
         ready = [role.handle.__ray_ready__ for role in (*shards, *self.workers, *self.ranks)]
         await asyncio.gather(*(_ready(method) for method in ready))
+
+    async def start_players(self, tasks: TasksConfig) -> None:
+        """Start rollout workers on these tasks, in place of earlier ones, and nothing to train."""
+        if not self.workers:
+            await self._start_executors()
+        await asyncio.gather(*(worker.close() for worker in self.workers))
+        for worker in self.workers:
+            worker.kill()
+        self._config = self._config.model_copy(update={"tasks": tasks})
+        self.workers = [self._start_worker(i) for i in range(self._config.rollout.workers)]
+        await asyncio.gather(*(_ready(worker.handle.__ray_ready__) for worker in self.workers))
 
     async def _start_executors(self) -> None:
         """Start the hub, and before it the model that the cluster itself serves, if there is one.

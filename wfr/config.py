@@ -221,6 +221,17 @@ class WeightsConfig(Section):
     """Debugging: compare a checksum of every tensor on both sides before new weights count."""
 
 
+class EvaluationConfig(Section):
+    """What `wfr eval` plays."""
+
+    datasets: tuple[TasksConfig, ...] = ()
+    """Sections as `tasks`, of each the held-out part; none: the held-out part of `tasks`."""
+    concurrency: int = Field(64, ge=1)
+    """Episodes at once."""
+    search_episodes: int = Field(480, ge=16)
+    """Training episodes that the policy `search` may play on each dataset."""
+
+
 class MetricsConfig(Section):
     """Where numbers go besides metrics.jsonl."""
 
@@ -251,6 +262,7 @@ class Config(Section):
     learner: LearnerConfig = LearnerConfig()
     train: TrainConfig = TrainConfig()
     weights: WeightsConfig = WeightsConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     metrics: MetricsConfig = MetricsConfig()
 
     @property

@@ -129,7 +129,7 @@ def _edits(rules: Rules, rng: random.Random) -> list[Edit]:
     workflow = Workflow()
     wanted = rng.choice(_RANDOM_EDITS)
     while len(edits) < wanted or not workflow.size:
-        edit = _random_edit(workflow, rules, rng)
+        edit = random_edit(workflow, rules, rng)
         outcome = apply(workflow, edit, rules)
         if isinstance(outcome, Applied):
             workflow = outcome.workflow
@@ -156,22 +156,25 @@ def _simple_edits(rules: Rules, rng: random.Random) -> Iterator[Edit]:
             yield AddOperator(name, _prompt(rng))
 
 
-def _random_edit(workflow: Workflow, rules: Rules, rng: random.Random) -> Edit:
+def random_edit(workflow: Workflow, rules: Rules, rng: random.Random) -> Edit:
+    """Any edit of operators and nodes that there are; `workflow` may refuse it."""
     names = list(rules.operators)
     checks = [name for name, spec in rules.operators.items() if spec.is_check] or names
     plain = [n for n, spec in rules.operators.items() if not (spec.is_check or spec.is_ensemble)]
+    plain = plain or names
     nodes = [node.id for node in walk(workflow.nodes)] or ["node_1"]
     operators = [node.id for node in workflow.operators] or ["node_1"]
     (action,) = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
     match action:
         case "parallel":
-            return AddParallel(tuple(rng.sample(plain, rng.choice((2, 2, 3)))))
+            return AddParallel(tuple(rng.sample(plain, min(len(plain), rng.choice((2, 2, 3))))))
         case "conditional":
             arms = rng.choice((("", "x"), ("", "x"), ("x", ""), ("x", "x")))
             one, other = (rng.choice(plain) if arm else "" for arm in arms)
             return AddConditional(rng.choice(checks), one, other)
         case "loop":
-            return AddLoop(tuple(rng.sample(plain, rng.choice((1, 2)))), rng.choice((2, 3)))
+            wanted = min(len(plain), rng.choice((1, 2)))
+            return AddLoop(tuple(rng.sample(plain, wanted)), rng.choice((2, 3)))
         case "delete":
             return Delete(rng.choice(nodes))
         case "modify":

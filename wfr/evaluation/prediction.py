@@ -61,6 +61,10 @@ class PredictionFile:
         """Whether a prediction with this key is there."""
         return key in self._found
 
+    def scored(self, key: tuple[str, str, str, int]) -> bool:
+        """Whether there is one that needs no other attempt: the world did not fail it."""
+        return key in self._found and self._found[key].correct is not None
+
     def __iter__(self) -> Iterator[Prediction]:
         """All predictions, in the order in which they came."""
         return iter(self._found.values())

@@ -1,0 +1,1 @@
+"""Policies to compare a director with: programs that play the same environment as text."""
