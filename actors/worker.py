@@ -245,7 +245,7 @@ class RolloutWorker:
 
         async def sample(request: SamplingRequest) -> Sample:
             request = dataclasses.replace(request, priority=priority)
-            if not training:
+            if not training and request.temperature > 0:
                 place = f"{self._config.run.seed}/{episode}/{len(request.tokens)}"
                 request = dataclasses.replace(request, seed=zlib.crc32(place.encode()))
             sample = await self._router.sample(str(episode), request)

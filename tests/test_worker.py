@@ -492,13 +492,27 @@ def test_nothing_is_unreported_once_every_group_is_handed_in():
     assert player.unreported_tokens() == 0
 
 
+def test_samples_of_a_held_out_task_have_seeds_of_their_own():
+    async def play(numbers):
+        sampler = FakeSampler(two_turns)
+        player = worker(sampler)
+        played = [await player.play_held_out(1, 0.8, number) for number in numbers]
+        return played, [(r.seed, r.temperature) for r in sampler.requests]
+
+    played, asked = asyncio.run(play((1, 2)))
+    assert [result.task_id for result in played] == [HELD_OUT[1].id] * 2
+    assert {temperature for _, temperature in asked} == {0.8}
+    assert len({seed for seed, _ in asked}) == len(asked) == 4
+    assert asyncio.run(play((1, 2)))[1] == asked
+
+
 def test_evaluation_is_no_training():
     batches = []
     sampler = FakeSampler(two_turns)
     player = worker(sampler, journal=batches.append)
     results = asyncio.run(player.evaluate())
-    assert results == [
-        EpisodeResult(task.id, "h", 1.0, {"correct": 1.0}, "answered", 2, task.question)
+    assert [dataclasses.replace(result, seconds=0.0) for result in results] == [
+        EpisodeResult(task.id, "h", 1.0, {"correct": 1.0}, "answered", 2, task.question, 14)
         for task in HELD_OUT
     ]
     assert {request.temperature for request in sampler.requests} == {0.0}
