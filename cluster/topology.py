@@ -23,10 +23,11 @@ from cluster.progress import Progress
 from cluster.remote import Remote, host
 from cluster.roles import HostedLearner, HostedSampler, HostedWorker
 from cluster.weights import RemoteSamplers
-from wfr.config import Config, TasksConfig
+from wfr.config import Config
 from wfr.protocols import TransferGroup
 from wfr.recovery import Shard
 from wfr.shards import ShardedBuffer
+from wfr.tasks_config import TasksConfig
 
 if TYPE_CHECKING:
     from cluster.executor_serving import ServedExecutor

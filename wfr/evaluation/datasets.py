@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import PurePath
 
-from wfr.config import Config, TasksConfig
+from wfr.config import Config
+from wfr.tasks_config import TasksConfig
 
 
 def datasets(config: Config) -> dict[str, Config]:
