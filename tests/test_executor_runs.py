@@ -41,7 +41,8 @@ def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("executor")
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(path)
-    shape = TinyModelConfig(layers=1, hidden=32, intermediate=64, heads=2)
+    # heads of 32: vLLM has no CPU attention for smaller ones
+    shape = TinyModelConfig(layers=1, hidden=32, intermediate=64, heads=1)
     build_model(shape, len(tokenizer), 1).save_pretrained(path)
     return path
 
@@ -117,6 +118,7 @@ def _main(url, **more):
         "api_key_env": "PLANTED_KEY",
         "max_tokens": 16,
         "timeout_s": 240,
+        "breaker": {"give_up_s": 60},
         "limits": {"concurrency": 8},
         "price": {"prompt_usd": 1.0, "completion_usd": 2.0},
         **more,
