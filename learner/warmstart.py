@@ -1,8 +1,9 @@
-"""The supervised start of the tiny director: it learns the protocol, reading and copying.
+"""The supervised start of a director: the tiny one learns the protocol, reading and copying.
 
 Plain next-token training on scripted demonstrations, with the loss on the director's own tokens
 only. Every few steps the demonstrations come from a freshly drawn world: a model of this size
-memorises a fixed world instead of learning to copy from what it reads.
+memorises a fixed world instead of learning to copy from what it reads. Episodes of a journal can
+take the place of the scripts (rejection sampling), for any director.
 """
 
 from __future__ import annotations
@@ -13,19 +14,21 @@ import functools
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
 
 from learner import tiny
 from learner.language import LANGUAGES, THINK_ACT, Language
-from wfr.config import Config
+from wfr.config import Config, ConfigError
 from wfr.environments.canvas_demonstrations import edit_demonstrations
 from wfr.tasks.demonstrations import Demonstration, demonstrate
 from wfr.tasks.world import World
+from wfr.trajectory import Trajectory
 
 _WARMUP_STEPS = 50
 _FINAL_LR = 0.05
@@ -58,17 +61,30 @@ class _Batch:
 
 
 def warmstart(
-    config: Config, out_dir: Path, progress: Callable[[int, float], None]
+    config: Config,
+    out_dir: Path,
+    progress: Callable[[int, float], None],
+    episodes: Sequence[Trajectory] = (),
 ) -> WarmstartResult:
-    """Train the tiny director on demonstrations and save it with its tokenizer in `out_dir`.
+    """Train a director on demonstrations and save it with its tokenizer in `out_dir`.
 
+    Without `episodes` it is the tiny director, and the demonstrations are scripted. With them they
+    are the demonstrations, by their token ids, and the director is that of `model.path`, if any.
     `progress` is told each finished step's number and loss. The same seed and thread count give
     the same weights.
+
+    Raises:
+        ConfigError: the episodes were sampled with another tokenizer.
     """
     started = time.monotonic()
-    model, tokenizer = tiny.make(config)
+    if episodes:
+        model, tokenizer = _director(config)
+        batches = _recorded_batches(episodes, tokenizer, config)
+    else:
+        model, tokenizer = tiny.make(config)
+        batches = _batches(tokenizer, config)
     with _threads(config.warmstart.threads):
-        losses, tokens = _train(model, tokenizer, config, progress)
+        losses, tokens = _train(model, batches, config, progress)
     tiny.save(model, tokenizer, out_dir)
     recent = losses[-_AVERAGED_STEPS:]
     loss = sum(recent) / len(recent) if recent else math.nan
@@ -96,8 +112,8 @@ def demonstration_tokens(
 
 
 def _train(
-    model: Qwen2ForCausalLM,
-    tokenizer: Qwen2Tokenizer,
+    model: Any,
+    batches: Iterator[_Batch],
     config: Config,
     progress: Callable[[int, float], None],
 ) -> tuple[list[float], int]:
@@ -108,7 +124,6 @@ def _train(
     optimizers = _optimizers(model, settings.lr)
     factor = functools.partial(_lr_factor, steps=settings.steps)
     schedules = [torch.optim.lr_scheduler.LambdaLR(o, factor) for o in optimizers]
-    batches = _batches(tokenizer, config)
     losses, tokens = [], 0
     for step in range(settings.steps):
         batch = next(batches)
@@ -125,7 +140,7 @@ def _train(
     return losses, tokens
 
 
-def _optimizers(model: Qwen2ForCausalLM, lr: float) -> list[torch.optim.Optimizer]:
+def _optimizers(model: Any, lr: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the layers, AdamW for the embedding, norms and biases.
 
     Muon reaches the loss of AdamW alone in about 0.6 of the steps, each 1.2 times as long.
@@ -139,7 +154,7 @@ def _optimizers(model: Qwen2ForCausalLM, lr: float) -> list[torch.optim.Optimize
     ]
 
 
-def _loss(model: Qwen2ForCausalLM, batch: _Batch) -> torch.Tensor:
+def _loss(model: Any, batch: _Batch) -> torch.Tensor:
     """Mean negative log-likelihood of the director's tokens; only their logits are computed."""
     with torch.autocast("cpu", torch.bfloat16):
         hidden = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
@@ -168,6 +183,49 @@ def _batches(tokenizer: Qwen2Tokenizer, config: Config) -> Iterator[_Batch]:
         rng.shuffle(parts)
         yield from map(_collate, parts)
         draw += 1
+
+
+def _director(config: Config) -> tuple[Any, Any]:
+    """The director of `model.path`, or the untrained tiny one, and its tokenizer."""
+    if config.model.path is None:
+        return tiny.make(config)
+    tokenizer = AutoTokenizer.from_pretrained(config.model.path)
+    model = AutoModelForCausalLM.from_pretrained(config.model.path, dtype=torch.float32)
+    return model, tokenizer
+
+
+def _recorded_batches(
+    episodes: Sequence[Trajectory], tokenizer: Any, config: Config
+) -> Iterator[_Batch]:
+    """Endless batches of the episodes; each pass groups them by length anew, then shuffles."""
+    for trajectory in episodes:
+        _check_tokenizer(trajectory, tokenizer)
+    rows = [(t.tokens.tolist(), (t.turn_id >= 0).tolist()) for t in episodes]
+    rng = random.Random(f"warmstart/{config.run.seed}/episodes")
+    size = config.warmstart.batch
+    while True:
+        rng.shuffle(rows)  # so that rows of one length do not always meet
+        rows.sort(key=lambda row: len(row[0]))
+        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        rng.shuffle(parts)
+        yield from map(_collate, parts)
+
+
+def _check_tokenizer(trajectory: Trajectory, tokenizer: Any) -> None:
+    """Token ids mean something to the tokenizer that made them only."""
+    first = trajectory.tokens[trajectory.turn_id == 0].tolist()
+    said = next(m.content for m in trajectory.messages if m.role == "assistant")
+    known = max(trajectory.tokens.tolist()) < len(tokenizer)
+    text = tokenizer.decode(first) if known else ""
+    ends = (tokenizer.eos_token or "",) if known else ()
+    for end in ends:
+        text, said = text.removesuffix(end), said.removesuffix(end)
+    if not known or "".join(text.split()) != "".join(said.split()):
+        raise ConfigError(
+            f"episode {trajectory.group_id}/{trajectory.sibling} of run {trajectory.run_id!r} was "
+            f"sampled with another tokenizer: its first turn reads {text[:60]!r}, not "
+            f"{said[:60]!r}; set model.path to the director of that run, or one of its family"
+        )
 
 
 def _demonstrations(config: Config, rng: random.Random, count: int) -> list[Demonstration]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from actors.worker import RepeatedFailureError
 from cluster.checkpoints import checkpoint_of
 from cluster.console import BAD_INPUT, FAILED, AsJson, ConfigFile, Overrides, fail, load
 from wfr.backends.base import BackendConfigError
@@ -26,7 +27,7 @@ from wfr.operators.library import LibraryError
 from wfr.tasks.registry import make_source
 
 UNTRAINED = "untrained"
-_EXPECTED = (BackendConfigError, ConnectionError, ValueError)
+_EXPECTED = (BackendConfigError, ConnectionError, RepeatedFailureError, ValueError)
 
 
 class _RunByDefault(TyperGroup):
@@ -88,7 +89,8 @@ def run(
     try:
         _play(settings, found, programs, report)
         for name, path in checkpoints.items():
-            _play_checkpoint(settings, found, name, path, (samples, temperature), report)
+            label = name if name == UNTRAINED else str(path)
+            _play_checkpoint(settings, found, label, path, (samples, temperature), report)
     except (*_EXPECTED, BaseExceptionGroup) as error:
         cause = _cause(error)
         if not isinstance(cause, _EXPECTED):
@@ -191,7 +193,7 @@ def _play(
 def _play_checkpoint(
     config: Config,
     found: dict[str, Config],
-    name: str,
+    label: str,
     path: Path,
     sampled: tuple[int, float],
     report: ReportDirectory,
@@ -199,7 +201,7 @@ def _play_checkpoint(
     from cluster.playing import draws, play_checkpoint
 
     work = report.path.resolve() / "work"
-    play_checkpoint(config, found, path, draws(name, *sampled), report.predictions, work, _note)
+    play_checkpoint(config, found, path, draws(label, *sampled), report.predictions, work, _note)
 
 
 def _cause(error: BaseException) -> BaseException:
