@@ -15,7 +15,7 @@ from wfr.evaluation.prediction import PredictionFile
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 CONFIG = """
-model: {max_length: 256, tiny: {layers: 1, hidden: 32, intermediate: 64, heads: 2}}
+model: {max_length: 256, tiny: {layers: 1, hidden: 64, intermediate: 64, heads: 2}}
 tasks: {eval_tasks: 6}
 environment:
   prompt: question

@@ -95,7 +95,10 @@ def run(
         cause = _cause(error)
         if not isinstance(cause, _EXPECTED):
             raise
-        fail(FAILED, str(cause))
+        lost = (
+            f" See {report.path / 'work' / 'logs'}." if isinstance(cause, ConnectionError) else ""
+        )
+        fail(FAILED, f"{cause}{lost}")
     summaries = report.write(f"Evaluation of {settings.run.name}")
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(item) for item in summaries], indent=2))
