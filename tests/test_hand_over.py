@@ -120,6 +120,6 @@ def test_groups_outlive_their_worker_and_are_read_where_they_lie(cluster, tmp_pa
     in_memory, on_disk = {name for _, name in read[:2]}, {name for _, name in read[2:]}
     assert len(in_memory) == 1
     assert "/plasma" in in_memory.pop()  # the object store's mapping, not this process's heap
-    assert on_disk == {str(tmp_path / "1.arrow")}
+    assert on_disk == {str(tmp_path / "spill" / "1.arrow")}
     assert (memory.resident, memory.spilled) == (0, 0)
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "spill").iterdir()) == []
