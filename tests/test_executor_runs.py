@@ -253,6 +253,7 @@ def test_a_run_leaves_its_key_nowhere(tmp_path):
     assert {"config.json", "metrics.jsonl", "worker-0.log"} <= _nowhere(KEY, tmp_path)
 
 
+@pytest.mark.soak
 def test_a_model_behind_ray_serve_is_the_executor(model, tmp_path):
     serve = {
         "model": str(model),

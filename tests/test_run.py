@@ -266,6 +266,7 @@ def _benchmark(name, file):
     return (f"tasks.format={name}", f"tasks.path={path}") if path.exists() else ()
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(1200)
 def test_a_run_of_which_every_process_is_killed_is_resumed_to_its_end(start):
     """Killed twice: between checkpoints, and after a resumption; the audit holds at each stop."""

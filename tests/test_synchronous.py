@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.engine, pytest.mark.soak, pytest.mark.timeout(900)]
 
 CONFIG = """
 run: {name: run, dir: RUNS}
@@ -55,6 +55,7 @@ def plain_loop(config, base, batches):
         lr=settings.lr,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
+        fused=True,  # another order of operations, another last bit
     )
     steps = []
     for version, batch in enumerate(batches):
