@@ -37,11 +37,11 @@ help:  ## list the targets
 quickstart: env  ## train the embedded director from nothing (no GPU, no network, no keys)
 	$(BIN)/wfr train cluster/configs/quickstart.yaml --overwrite
 
-test: lint  ## lint, types and every test but the long ones (under 15 minutes on 2 cores)
-	$(BIN)/python -m pytest -m "not soak"
+test: unit lint  ## lint, types and every test but the long ones (under 15 minutes on 2 cores)
+	$(BIN)/python -m pytest -m "engine and not soak"
 
 unit: env  ## the tests that need no engine (under 90 seconds)
-	$(BIN)/python -m pytest -m "not engine and not soak"
+	$(BIN)/python -m pytest -n 2 -m "not engine and not soak"
 
 soak: env  ## the long chaos, soak and study checks (under 40 minutes)
 	$(BIN)/python -m pytest -m soak

@@ -62,7 +62,8 @@ class RandomEdits:
         """An edit, or `finish` after as many as were drawn."""
         played = sum(message.role == "assistant" for message in messages)
         wanted = random.Random(f"random/{self._seed}/{task.id}").randrange(1, MOST_STEPS + 1)
-        if played >= wanted:
+        workflow = self._canvas.view().workflow
+        if played >= wanted and workflow.size:  # an empty one may not finish
             return edit_text(Finish())
         rng = random.Random(f"random/{self._seed}/{task.id}/{played}")
-        return edit_text(any_edit(self._canvas.view().workflow, self._rules, rng)[0])
+        return edit_text(any_edit(workflow, self._rules, rng)[0])
