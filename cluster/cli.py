@@ -10,6 +10,8 @@ from cluster.commands.data import data
 from cluster.commands.doctor import doctor
 from cluster.commands.eval import evaluation
 from cluster.commands.inspect import inspect
+from cluster.commands.jobs import jobs
+from cluster.commands.submit import submit
 from cluster.commands.train import train
 from cluster.commands.warmstart import warmstart
 
@@ -19,8 +21,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, audit, inspect, doctor, warmstart, cache):
+for command in (train, submit, audit, inspect, doctor, warmstart, cache):
     app.command()(command)
+app.add_typer(jobs, name="jobs")
 app.add_typer(data, name="data")
 app.add_typer(evaluation, name="eval")
 

@@ -1,0 +1,80 @@
+"""A run as a job of a real Ray cluster: submitted, followed, ended in order, gone on with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytestmark = [pytest.mark.engine, pytest.mark.soak, pytest.mark.timeout(900)]
+
+YAML = """
+run: {name: far, dir: RUNS}
+model: {max_length: 512}
+tasks: {eval_tasks: 12}
+environment: {prompt: question, max_turns: 4, max_response_tokens: 400, max_turn_tokens: 24}
+warmstart: {steps: 2, batch: 8}
+rollout: {group_size: 4}
+learner: {max_tokens: 2048}
+train: {steps: STEPS, groups_per_batch: 4, checkpoint_every: 2}
+"""
+
+
+@pytest.fixture
+def cluster():
+    """A head node with its job server; the address of the latter."""
+    import ray
+
+    context = ray.init(include_dashboard=True, num_cpus=2, object_store_memory=300 << 20)
+    yield f"http://{context.dashboard_url}"
+    ray.shutdown()
+
+
+def _wfr(*arguments, code=0):
+    command = [sys.executable, "-m", "cluster.cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+def _steps(run):
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [record["step"] for record in map(json.loads, lines) if record["kind"] == "step"]
+
+
+def test_a_run_is_submitted_ended_in_order_and_gone_on_with(cluster, tmp_path):
+    here, run = tmp_path / "here", tmp_path / "shared" / "far"
+    here.mkdir()
+    config = here / "run.yaml"
+    text = YAML.replace("RUNS", str(run.parent))
+    config.write_text(text.replace("STEPS", "500"))
+    at = ("--address", cluster)
+    options = (config, *at, "--working-dir", here)
+
+    submitted = json.loads(_wfr("submit", *options, "--no-follow", "--json"))
+    assert submitted["directory"] == str(run)
+    end = time.monotonic() + 400
+    while len(_steps(run)) < 3:
+        row = json.loads(_wfr("jobs", "status", submitted["id"], *at, "--json"))
+        assert row["status"] in {"PENDING", "RUNNING"}, _wfr("jobs", "logs", submitted["id"], *at)
+        assert time.monotonic() < end, _wfr("jobs", "logs", submitted["id"], *at)
+        time.sleep(1)
+    _wfr("jobs", "stop", submitted["id"], *at)
+    log = _wfr("jobs", "logs", submitted["id"], *at, "--follow", code=1)
+    assert "ending in order" in log
+    done = max(_steps(run))
+    assert json.loads((run / "summary.json").read_text())["status"] == "stopped"
+    assert (run / "checkpoints" / str(done)).is_dir()
+
+    config.write_text(text.replace("STEPS", str(done + 2)))
+    out = _wfr("submit", *options, "--resume")
+    assert f"resuming at version {done}" in out
+    assert _steps(run) == list(range(1, done + 3))
+    assert [row["status"] for row in json.loads(_wfr("jobs", "list", *at, "--json"))] == [
+        "SUCCEEDED",
+        "STOPPED",
+    ]
