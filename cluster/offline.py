@@ -6,12 +6,12 @@ order, which is how a step is debugged; given a journal alone it trains on what 
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Any
 
 import ray
 
+from cluster.gang import LearnerLostError, together
 from cluster.progress import Progress
 from cluster.run import RunFailedError
 from cluster.run_directory import RunDirectory
@@ -59,7 +59,7 @@ class OfflineRun:
                 await self._step(batch)
             await self._checkpoint()
             summary["status"] = "stopped" if self._stop else "done"
-        except (PeerLostError, ValueError, FloatingPointError) as error:
+        except (LearnerLostError, PeerLostError, ValueError, FloatingPointError) as error:
             summary["reason"] = gist(error)
             raise RunFailedError(gist(error)) from error
         finally:
@@ -84,9 +84,7 @@ class OfflineRun:
 
     async def _step(self, batch: RecordedBatch) -> None:
         refs = [ray.put(group) for group in batch.groups]
-        results = await asyncio.gather(
-            *(rank.step(batch.version, *refs) for rank in self._topology.ranks)
-        )
+        results = await together(self._topology.ranks, "step", batch.version, *refs)
         self._steps += 1
         metrics = results[0]
         self._directory.log(
@@ -109,5 +107,5 @@ class OfflineRun:
         version = self._batches[0].version + self._steps if self._batches else 0
         target = self._directory.checkpoint(version)
         state = {"run": self._directory.path.name, "steps": self._steps, "offline": True}
-        await asyncio.gather(*(rank.save(str(target), state) for rank in self._topology.ranks))
+        await together(self._topology.ranks, "save", str(target), state)
         self._progress.note(f"checkpoint {target}")

@@ -21,17 +21,18 @@ import contextlib
 import dataclasses
 import errno
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.worker import RepeatedFailureError
 from cluster.background import background
 from cluster.evaluation import score
 from cluster.executors import ExecutorWatch
+from cluster.gang import LearnerLostError, together
 from cluster.progress import Progress
 from cluster.refusals import Refusals, RepeatedRefusalError
-from cluster.resume import Resumption, prune
+from cluster.resume import Resumption, newest_state, prune
 from cluster.run_directory import RunDirectory
 from cluster.samplers import SamplerPool, gist
 from cluster.summary import Tally, evaluations, tallied, tokens
@@ -42,9 +43,10 @@ from wfr.buffer import BufferClosedError
 from wfr.compaction import compact
 from wfr.config import Config
 from wfr.groups import Batch
+from wfr.journal import Record
 from wfr.metrics import RunMetrics
 from wfr.protocols import PeerLostError, Publication, PublishError
-from wfr.recovery import Recovery
+from wfr.recovery import Recovery, RecoveryError, steps_since
 from wfr.soundness import BatchRefusedError, Refusal
 
 if TYPE_CHECKING:
@@ -98,6 +100,12 @@ class Run:
         self._steps: asyncio.Queue[_Step] = asyncio.Queue()
         self._resumption = resumption
         self._losses_in_a_row = 0
+        self._learner_losses_in_a_row = 0
+        self._learner_lost = asyncio.Event()
+        self._taking: asyncio.Task[Batch[Any]] | None = None
+        self._unpublished: deque[Batch[Any]] = deque()
+        self._again: deque[Batch[Any]] = deque()
+        self._refused: set[int] = set()
         self._refusals = Refusals(config.learner.max_refusals, self._record)
         self._paused = ""
 
@@ -180,7 +188,7 @@ class Run:
         if not self._paused:  # an evaluation would ask executors
             after = await self._evaluate("after") if self._tally.steps else before
             scores = evaluations(before, after)
-        await self._checkpoint()
+        await self._last_checkpoint()
         used = executor_record(await self._executors.look(always=True))
         return {**scores, **tokens(ledger, sum(cut)), **used}
 
@@ -222,8 +230,7 @@ class Run:
         self._progress.phase(
             f"resuming at version {recovery.version}: {len(recovery.batches)} steps to repeat"
         )
-        for version, records in recovery.batches.items():
-            await asyncio.gather(*(rank.step(version, *records) for rank in self._topology.ranks))
+        await self._repeat(recovery.batches)
         await self._topology.recover_buffer(recovery.shards)
         self._tally.steps = self._version = recovery.version
         self._record(
@@ -234,6 +241,11 @@ class Run:
                 "damaged": recovery.damaged,
             },
         )
+
+    async def _repeat(self, batches: Mapping[int, Sequence[Record]]) -> None:
+        """Let the learner take published steps once more, on the same groups."""
+        for version, records in batches.items():
+            await together(self._topology.ranks, "step", version, *records)
 
     async def _watch_disk(self) -> None:
         """Say when the disk is full and when there is room again, for as long as the run lasts."""
@@ -262,25 +274,52 @@ class Run:
         """The loop that everything else serves."""
         self._progress.phase(f"training, max_lag {self._config.buffer.max_lag}")
         started, idle = time.monotonic(), IdleMeter()
-        number = self._tally.steps + 1
-        while number <= self._config.train.steps and not self._stop.is_set():
-            batch = await self._next_batch()
-            if batch is None:
+        lost: LearnerLostError | None = None
+        while True:
+            try:
+                if lost is not None:
+                    await self._restart_learner(lost)
+                await self._train_on()
                 break
-            number += await self._step(number, batch)
-        await self._steps.join()
+            except LearnerLostError as error:
+                lost = error
         self._tally.rl_seconds = time.monotonic() - started
         self._tally.idle_shares = idle.read()
 
+    async def _train_on(self) -> None:
+        """Step after step from the first that is not published; raises LearnerLostError."""
+        number = self._tally.steps + 1
+        while number <= self._config.train.steps and not self._stop.is_set():
+            batch = self._again.popleft() if self._again else await self._next_batch()
+            if batch is None:
+                break
+            number += await self._step(number, batch)
+        await self._settled()
+
     async def _next_batch(self) -> Batch[Any] | None:
-        """The next batch, or nothing when the run is told to stop while it waits."""
+        """The next batch, or nothing when the run is told to stop while it waits.
+
+        Raises:
+            LearnerLostError: while it waited; the batch that it waited for comes the next time.
+        """
         started = time.monotonic()
+        if self._taking is None:
+            self._taking = asyncio.create_task(self._topology.buffer.take())
+        stopped = asyncio.create_task(self._stop.wait())
+        lost = asyncio.create_task(self._learner_lost.wait())
         try:
-            batch: Batch[Any] = await self._unless_stopped(self._topology.buffer.take())
-        except _StoppedError:
-            return None
+            waiting = (self._taking, stopped, lost)
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            stopped.cancel()
+            lost.cancel()
             self._tally.learner_wait_seconds += time.monotonic() - started
+        if not self._taking.done():
+            if self._stop.is_set():
+                self._taking.cancel()
+                return None
+            raise LearnerLostError("found while the run waited for a batch")
+        batch, self._taking = self._taking.result(), None
         return batch
 
     async def _step(self, number: int, batch: Batch[Any]) -> bool:
@@ -289,12 +328,12 @@ class Run:
         Returns whether a step was made of it.
         """
         started = time.monotonic()
+        self._unpublished.append(batch)
         refs = [entry.ref[0] for entry in batch.groups]
         try:
-            results = await asyncio.gather(
-                *(rank.step(batch.version, *refs) for rank in self._topology.ranks)
-            )
+            results = await together(self._topology.ranks, "step", batch.version, *refs)
         except BatchRefusedError as error:
+            self._unpublished.pop()
             await self._refuse(batch, error.refusals, stepped=False)
             return False
         if refused := results[0].pop("refused", ()):
@@ -302,24 +341,85 @@ class Run:
         else:
             self._refusals.none()
         self._tally.learner_step_seconds += time.monotonic() - started
-        await self._steps.join()
-        await asyncio.gather(*(rank.hold() for rank in self._topology.ranks))
+        await self._settled()
+        await together(self._topology.ranks, "hold")
         self._steps.put_nowait(_Step(number, batch, results[0]))
         interrupts = self._interrupts(number)
         if interrupts or not self._config.overlaps_publishing:
-            await self._steps.join()
+            await self._settled()
         for interrupt in interrupts:
             await interrupt()
         return True
+
+    async def _settled(self) -> None:
+        """Wait until every step is published; raises LearnerLostError where that failed."""
+        await self._steps.join()
+        if self._learner_lost.is_set():
+            raise LearnerLostError("found while weights were published")
+
+    async def _restart_learner(self, error: LearnerLostError) -> None:
+        """Start all ranks anew and let them repeat what was published since the checkpoint.
+
+        Samplers keep the weights that they have, and workers go on up to the lag bound. Batches
+        that were taken and not published are trained on once more.
+        """
+        self._learner_losses_in_a_row += 1
+        why = gist(error.__cause__ or error)
+        if self._learner_losses_in_a_row > _MAX_LOSSES:
+            raise RunFailedError(
+                f"the learner was lost {self._learner_losses_in_a_row} times without a step "
+                f"between, the last time because: {why}. See {self._directory.path / 'logs'}."
+            ) from error
+        self._progress.note(f"the learner is lost ({why}); all its ranks restart")
+        self._tally.learner_restarts += 1
+        restarts = {"learner/restarts": self._tally.learner_restarts}
+        self._record("learner_lost", {"name": "learner", "why": why, **restarts})
+        for rank in self._topology.ranks:
+            rank.kill()
+        await self._steps.join()
+        async with self._weights:
+            self._joined = None
+            try:
+                await self._topology.start_ranks()
+            except PeerLostError as failed:
+                raise LearnerLostError(gist(failed)) from failed
+            await self._reload()
+            self._learner_lost.clear()
+            with self._blaming():
+                await self._join()
+        self._again.extendleft(reversed(self._unpublished))
+        self._unpublished.clear()
+
+    async def _reload(self) -> None:
+        """Bring new ranks to the published version: the newest checkpoint, and the steps since."""
+        checkpoint = newest_state(self._directory.path)
+        await self._topology.buffer.force()
+        await self._topology.load_learner(checkpoint=str(checkpoint) if checkpoint else None)
+        batches = await asyncio.to_thread(
+            steps_since,
+            self._directory.path,
+            max_lag=self._config.buffer.max_lag,
+            shards=self._config.buffer.shards,
+            checkpoint=int(checkpoint.name) if checkpoint else 0,
+        )
+        self._progress.phase(f"restarting the learner: {len(batches)} steps to repeat")
+        await self._repeat(batches)
+        self._progress.phase(f"training, max_lag {self._config.buffer.max_lag}")
 
     async def _publisher(self) -> None:
         """Publish step after step; none counts before its weights are in every live sampler."""
         while True:
             step = await self._steps.get()
             started = time.monotonic()
-            await self._publish()
+            try:
+                await self._publish()
+            except LearnerLostError:
+                self._learner_lost.set()
+                self._steps.task_done()
+                continue
             version = step.batch.version + 1
             await self._topology.buffer.published(version, step.batch.batch_id)
+            self._unpublished.popleft()
             seconds = time.monotonic() - started
             self._tally.steps = step.number
             self._tally.publish_seconds += seconds
@@ -333,23 +433,45 @@ class Run:
     ) -> None:
         """Book the groups that could not be trained on; `stepped`: others could."""
         reasons = {int(refusal.group_id): refusal.reason for refusal in refusals}
+        if stepped and reasons.keys() <= self._refused:
+            return  # booked before the learner was lost
+        self._refused |= reasons.keys()
         await self._topology.buffer.refuse(batch.batch_id, reasons, stepped=stepped)
         self._progress.note(self._refusals.add(batch.version, refusals))
 
     async def _publish(self) -> None:
         """Bring the learner's weights into every sampler; a lost sampler delays, never ends it."""
         while True:
+            sent = False
             async with self._weights:
-                try:
+                with self._blaming():
                     if self._pool.live and not await self._join():
                         await self._send()
-                except PublishError as error:
-                    self._blame(error)
-                else:
-                    if self._pool.live:
-                        return
+                    sent = bool(self._pool.live)
+            if sent:
+                return
             if not self._pool.live:
-                await self._pool.whole.wait()
+                await self._whole_pool()
+
+    async def _whole_pool(self) -> None:
+        """Wait for a whole pool; raises LearnerLostError if there is nobody who could join it."""
+        whole = asyncio.create_task(self._pool.whole.wait())
+        lost = asyncio.create_task(self._learner_lost.wait())
+        try:
+            await asyncio.wait((whole, lost), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            whole.cancel()
+            lost.cancel()
+        if self._learner_lost.is_set():
+            raise LearnerLostError("found while samplers were replaced")
+
+    @contextlib.contextmanager
+    def _blaming(self) -> Iterator[None]:
+        """Lose the samplers that make a publication inside the block fail."""
+        try:
+            yield
+        except PublishError as error:
+            self._blame(error)
 
     def _blame(self, error: PublishError) -> None:
         """Lose the samplers that made a publication fail: all where nobody knows which."""
@@ -361,8 +483,7 @@ class Run:
 
     async def _send(self) -> None:
         """Publish in all joined samplers; one that fails when the others have it is lost alone."""
-        ranks = self._topology.ranks
-        publications: list[Publication] = await asyncio.gather(*(rank.publish() for rank in ranks))
+        publications: list[Publication] = await together(self._topology.ranks, "publish")
         self._version = publications[0].version
         for name, why in publications[0].lost.items():
             self._pool.lose(name, why)
@@ -410,6 +531,8 @@ class Run:
             await self._pool.refill()
             async with self._weights:
                 await self._join()
+        except LearnerLostError:
+            self._learner_lost.set()  # whoever restarts it joins the samplers to it
         except (PublishError, PeerLostError) as error:
             if not isinstance(error, PublishError):
                 error = PublishError(f"could not join: {gist(error)}")
@@ -462,16 +585,20 @@ class Run:
         with contextlib.suppress(_StoppedError):
             await self._unless_stopped(self._evaluate(f"at version {self._version} of"))
 
+    async def _last_checkpoint(self) -> None:
+        """The checkpoint that ends the run, on new ranks if the old ones die over it."""
+        try:
+            await self._checkpoint()
+        except LearnerLostError as error:
+            await self._restart_learner(error)
+            await self._checkpoint()
+
     async def _checkpoint(self) -> None:
         """Write a checkpoint; it acknowledges every group of the steps before it."""
         target = self._directory.checkpoint(self._version)
         state = {"run": self._config.run.name, "steps": self._tally.steps}
         await self._topology.buffer.force()  # a checkpoint must not know more than the ledger
-        await self._with_room(
-            lambda: asyncio.gather(
-                *(rank.save(str(target), state) for rank in self._topology.ranks)
-            )
-        )
+        await self._with_room(lambda: together(self._topology.ranks, "save", str(target), state))
         await asyncio.to_thread(self._acknowledge)
         self._progress.note(f"checkpoint {target}")
 
@@ -500,7 +627,7 @@ class Run:
             compact(self._directory.path, self._config.buffer.max_lag, self._config.buffer.shards)
 
     async def _report(self, step: _Step, lags: list[int], publish_s: float) -> None:
-        self._losses_in_a_row = 0
+        self._losses_in_a_row = self._learner_losses_in_a_row = 0
         buffer = self._topology.buffer
         ledger, slots, memory = await asyncio.gather(
             buffer.ledger(), buffer.gauges(), buffer.memory()
@@ -549,6 +676,8 @@ _ENDING = (
     PublishError,
     BackendConfigError,
     RepeatedRefusalError,
+    LearnerLostError,
+    RecoveryError,
 )
 _MAX_LOSSES = 3
 _WATCH_S = 5.0

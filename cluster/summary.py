@@ -22,6 +22,7 @@ class Tally:
     steps: int = 0
     max_lag_seen: int = 0
     worker_restarts: int = 0
+    learner_restarts: int = 0
     warmstart_seconds: float = 0.0
     rl_seconds: float = 0.0
     learner_wait_seconds: float = 0.0

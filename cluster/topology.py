@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.exceptions import RayActorError
 
 from actors.sampler import transfer_backend
 from cluster.buffers import start_buffer
 from cluster.director import follow, start_warmstart
+from cluster.gang import together
 from cluster.hub import start_hub
 from cluster.ports import free_port
 from cluster.progress import Progress
@@ -24,7 +26,7 @@ from cluster.remote import Remote, host
 from cluster.roles import HostedLearner, HostedSampler, HostedWorker
 from cluster.weights import RemoteSamplers
 from wfr.config import Config
-from wfr.protocols import TransferGroup
+from wfr.protocols import PeerLostError, TransferGroup
 from wfr.recovery import Shard
 from wfr.shards import ShardedBuffer
 from wfr.tasks_config import TasksConfig
@@ -90,8 +92,7 @@ class Topology:
     async def load_learner(self, version: int = 0, checkpoint: str | None = None) -> None:
         """Let every rank load the director, as `version`, join, and go on from a checkpoint."""
         meeting = f"tcp://{self._address}:{free_port()}"
-        calls = (r.load(self.model_path, meeting, version, checkpoint) for r in self.ranks)
-        await asyncio.gather(*calls)
+        await together(self.ranks, "load", self.model_path, meeting, version, checkpoint)
 
     async def recover_buffer(self, shards: Sequence[Shard]) -> None:
         """Let every shard of the buffer go on after a restart."""
@@ -115,7 +116,9 @@ class Topology:
         return sampler
 
     async def start_ranks(self) -> None:
-        """Start the learner's ranks, yet empty, and nothing else."""
+        """Start the learner's ranks, yet empty, in the place of any there were."""
+        for rank in self.ranks:
+            rank.kill()
         self.ranks = [self._start_rank(rank) for rank in range(self._config.learner.ranks)]
         await asyncio.gather(*(_ready(rank.handle.__ray_ready__) for rank in self.ranks))
 
@@ -171,7 +174,7 @@ class Topology:
             timeout_s=timeout_s,
         )
         client = RemoteSamplers(samplers, each, timeout_s)
-        await asyncio.gather(*(rank.connect(group, client) for rank in self.ranks))
+        await together(self.ranks, "connect", group, client)
 
     async def tell_workers(self, samplers: Mapping[str, Remote]) -> None:
         """Tell every worker which samplers are alive."""
@@ -252,4 +255,7 @@ def environment(threads: int) -> dict[str, str]:
 
 
 async def _ready(method: Any) -> None:
-    await method.remote()
+    try:
+        await method.remote()
+    except RayActorError as error:
+        raise PeerLostError(str(error)) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -57,6 +58,7 @@ class Engine:
             init_method=init_method,
             rank=rank,
             world_size=ranks,
+            timeout=datetime.timedelta(seconds=config.collective_timeout_s),
             verbose=False,
         )
         optimizer = torch.optim.AdamW(

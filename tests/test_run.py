@@ -234,13 +234,23 @@ def test_killed_samplers_engines_and_workers_are_replaced(start, director):
     assert _nothing_is_left(process) is True
 
 
-def test_a_killed_learner_ends_the_run_with_the_reason(start, director):
-    process = start(f"model.path={director}", "train.steps=200")
-    process.until_step(1)
+def test_a_killed_learner_restarts_from_its_checkpoint_and_the_run_goes_on(start, director):
+    """Its samplers and workers stay; the steps since the checkpoint are taken again."""
+    from wfr.audit import audit
+
+    process = start(f"model.path={director}", "train.steps=8", "train.checkpoint_every=3")
+    process.until_step(4)
     process.only("ray::HostedLearner").kill()
-    assert process.end() == 1
-    assert "has died" in process.output()
-    assert "Traceback" not in process.output()
+    assert process.end() == 0, process.output()
+    summary = process.summary()
+    assert (summary["steps"], summary["learner_restarts"]) == (8, 1)
+    assert summary["samplers_lost"] == []
+    assert summary["worker_restarts"] == 0
+    assert "1 steps to repeat" in process.output() or "2 steps to repeat" in process.output()
+    report = audit(process.run)
+    assert report.violations == []
+    assert report.ledger.groups_consumed == 8 * 4
+    assert [record["version"] for record in process.steps()] == list(range(1, 9))
     assert _nothing_is_left(process) is True
 
 

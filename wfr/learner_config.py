@@ -62,6 +62,9 @@ class LearnerConfig(Section):
     """CPU threads of one rank."""
     gradient_checkpointing: bool = False
     """Keep one activation per layer and compute the others anew in the backward pass."""
+    collective_timeout_s: float = Field(600.0, gt=0)
+    """Seconds after which a collective that a rank does not join fails; then all ranks start anew
+    from the newest checkpoint. Must exceed what one rank may wait for another within a step."""
     offload_optimizer: bool = False
     """Keep master weights and Adam moments in CPU memory and update there; ZeRO 1 to 3."""
     offload_parameters: bool = False

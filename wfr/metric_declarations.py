@@ -455,4 +455,12 @@ METRICS: tuple[Metric, ...] = (
         "worker_lost",
         "workers/restarts",
     ),
+    Metric(
+        "wfr_learner_restarts_total",
+        "counter",
+        "restarts",
+        "Times that a learner rank died or hung, and all ranks were started again.",
+        "learner_lost",
+        "learner/restarts",
+    ),
 )

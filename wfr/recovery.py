@@ -109,6 +109,28 @@ def recover(run_dir: Path, *, max_lag: int, shards: int, checkpoint: int) -> Rec
     )
 
 
+def steps_since(
+    run_dir: Path, *, max_lag: int, shards: int, checkpoint: int
+) -> dict[int, list[Record]]:
+    """Groups of the published steps since `checkpoint` of a run that goes on, by version.
+
+    Raises:
+        RecoveryError: a group of such a step is not in the journal.
+    """
+    records = journal_records(run_dir)
+    histories = [_history(run_dir, max_lag, shard, shards) for shard in range(shards)]
+    steps = range(checkpoint, min(history.version for history in histories))
+    try:
+        return {
+            step: [records[group] for h in histories for part in h.batches[step] for group in part]
+            for step in steps
+        }
+    except KeyError as error:
+        raise RecoveryError(
+            f"{run_dir / 'journal'}: group {error} has to be trained on again and is not there"
+        ) from None
+
+
 def _history(run_dir: Path, max_lag: int, shard: int, shards: int) -> History:
     history = History(max_lag, shard, shards)
     path = ledger_path(run_dir, shard)
