@@ -19,13 +19,14 @@ class Recorder:
     def __init__(self, prompt: Sequence[int]) -> None:
         """Begin with the prompt's token ids."""
         self.tokens = array.array("i", prompt)
-        self.prompt_length = len(prompt)
+        self._prompt_tokens = len(prompt)
         self.turns: list[Turn] = []
         self.spans: list[VersionSpan] = []
         self._turn_id = array.array("h")
         self._logprob = array.array("f")
         self._pad(len(prompt))
         self._turn_start = len(prompt)
+        self._context = 0
 
     def __len__(self) -> int:
         """Tokens so far."""
@@ -33,8 +34,18 @@ class Recorder:
 
     @property
     def response_length(self) -> int:
-        """Tokens after the prompt."""
-        return len(self.tokens) - self.prompt_length
+        """Tokens besides the prompts."""
+        return len(self.tokens) - self._prompt_tokens
+
+    @property
+    def context_tokens(self) -> array.array[int]:
+        """Tokens that the policy sees: the context's prompt, and all since."""
+        return self.tokens[self._context :]
+
+    @property
+    def context_length(self) -> int:
+        """Count of these tokens."""
+        return len(self.tokens) - self._context
 
     @property
     def turn_tokens(self) -> array.array[int]:
@@ -63,11 +74,24 @@ class Recorder:
         self.tokens.extend(observation)
         self._pad(len(observation))
         total = len(self.tokens)
-        self.turns.append(Turn(self._turn_start, end, total, kind, finish_reason, operator))
+        self.turns.append(
+            Turn(self._turn_start, end, total, kind, finish_reason, operator, self._context)
+        )
         self._turn_start = total
 
+    def begin_context(self, prompt: Sequence[int]) -> None:
+        """Let the next turn see `prompt` and nothing before it."""
+        self._context = len(self.tokens)
+        self.tokens.extend(prompt)
+        self._pad(len(prompt))
+        self._prompt_tokens += len(prompt)
+        self._turn_start = len(self.tokens)
+
     def last_turn(self) -> dict[str, Any]:
-        """What the last turn appended, as plain values for the turn journal."""
+        """What the last turn appended, as plain values for the turn journal.
+
+        Tokens behind its observation are the prompt of a fresh context.
+        """
         turn = self.turns[-1]
         return {
             "turn": dataclasses.astuple(turn),
@@ -82,7 +106,7 @@ class Recorder:
 
     def restore_turn(self, saved: Mapping[str, Any]) -> None:
         """Append a turn that `last_turn` described."""
-        start, end, _, kind, finish_reason, operator = saved["turn"]
+        start, end, observation_end, kind, finish_reason, operator, _ = saved["turn"]
         if start != len(self.tokens):
             raise ValueError(f"a saved turn begins at token {start}, not at {len(self.tokens)}")
         spans = (VersionSpan(a - start, b - start, version) for a, b, version in saved["spans"])
@@ -90,11 +114,13 @@ class Recorder:
         logprob = np.array(saved["logprob"], np.float32)
         self.add_sample(Sample(ids[: end - start], logprob, tuple(spans), finish_reason))
         self.end_turn(
-            saved["tokens"][end - start :],
+            saved["tokens"][end - start : observation_end - start],
             kind=TurnKind(kind),
             finish_reason=finish_reason,
             operator=operator,
         )
+        if fresh := saved["tokens"][observation_end - start :]:
+            self.begin_context(fresh)
 
     def close(self) -> None:
         """End a turn that was cut short, so that its tokens are accounted for."""

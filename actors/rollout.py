@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -56,13 +57,20 @@ class TurnsLike(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limits:
-    """How an episode samples, and how far it may go (in tokens)."""
+    """How an episode samples, and how far it may go (in tokens).
+
+    Attributes:
+        max_length: what the policy sees at once, prompt included.
+        max_response_tokens: all but prompts.
+        max_total: all contexts together; what a learner takes in one piece.
+    """
 
     max_length: int
     max_response_tokens: int
     max_turn_tokens: int
     temperature: float
     top_p: float = 1.0
+    max_total: int = sys.maxsize
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -183,17 +191,19 @@ class Rollout:
             recorder.end_turn(kind=TurnKind.MALFORMED, finish_reason=finish)
             return self._out_of_tokens()
         step = await self._environment.step(text, finish)
-        observation = self._observe(recorder, step)
-        fits = len(observation) < self._budget(recorder)
+        seen = self._observe(recorder, step)
+        fits = len(seen) < (self._room if step.fresh else self._budget)(recorder)
         if fits:
             self._messages.extend(step.messages)
         assert step.turn_kind is not None
         recorder.end_turn(
-            observation if fits else (),
+            seen if fits and not step.fresh else (),
             kind=step.turn_kind,
             finish_reason=finish,
             operator=step.operator,
         )
+        if fits and step.fresh:
+            recorder.begin_context(seen)
         if step.stop_reason is not None:
             return step.stop_reason
         return None if fits else self._out_of_tokens()
@@ -211,7 +221,7 @@ class Rollout:
         allowed = min(self._limits.max_turn_tokens, self._budget(recorder))
         while (room := allowed - len(recorder.turn_tokens)) > 0:
             request = SamplingRequest(
-                recorder.tokens[:],
+                recorder.context_tokens,
                 room,
                 self._environment.stop,
                 self._limits.temperature,
@@ -230,9 +240,12 @@ class Rollout:
         )
 
     def _observe(self, recorder: Recorder, step: TimeStep) -> list[int]:
+        """Token ids that come before the next turn."""
         self._calls.extend(step.calls)
         if step.last:
             return []
+        if step.fresh:
+            return self._renderer.prompt(step.messages)
         ended_by_eos = recorder.turn_tokens[-1] == self._renderer.eos_id
         return self._renderer.observation(step.messages, ended_by_eos=ended_by_eos)
 
@@ -241,8 +254,15 @@ class Rollout:
         limits = self._limits
         return min(
             limits.max_response_tokens - recorder.response_length,
-            limits.max_length - len(recorder),
+            limits.max_length - recorder.context_length,
+            limits.max_total - len(recorder),
         )
+
+    def _room(self, recorder: Recorder) -> int:
+        """Tokens that the prompt of a fresh context may have."""
+        if recorder.response_length >= self._limits.max_response_tokens:
+            return 0
+        return min(self._limits.max_length, self._limits.max_total - len(recorder))
 
     def _too_long(self, recorder: Recorder) -> str:
         return (

@@ -264,6 +264,7 @@ class RolloutWorker:
             environment.max_turn_tokens,
             temperature,
             self._config.rollout.top_p,
+            self._config.learner.max_tokens,
         )
 
 

@@ -1,9 +1,10 @@
 """Packing: trajectories of any length into flat micro-batches without padding.
 
-Tokens of all trajectories of a micro-batch follow each other; `position_ids` restart at each of
-them, which is how the policy keeps attention inside a trajectory. The log-probability of token t
-comes from the hidden state at t − 1, the token before it in its own trajectory, so a trajectory
-must begin with a token that the policy did not write.
+Tokens of all trajectories of a micro-batch follow each other; `position_ids` restart with each
+context of each of them, which is how the policy keeps attention inside a context. The
+log-probability of token t comes from the hidden state at t − 1, the token before it in its own
+context, so a context must begin with a token that the policy did not write. What a context is
+makes no difference to the objective: rows, turns and their counts are those of trajectories.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Row:
         turn_lag: int [n], optimizer steps since the oldest token of the turn was sampled.
         version: int [n], weights under which the token was sampled; −1 outside policy tokens.
         advantage: of the whole trajectory.
+        contexts: where contexts begin, in order, the first at 0.
     """
 
     name: str
@@ -46,13 +48,15 @@ class Row:
     turn_lag: np.ndarray
     version: np.ndarray
     advantage: float
+    contexts: tuple[int, ...] = (0,)
 
     @classmethod
     def of(cls, trajectory: Trajectory | Episode, advantage: float, version: int) -> Row:
         """Read a trajectory that is consumed by the optimizer step after weights `version`.
 
         Raises:
-            ValueError: it has no policy token, starts with one, or is newer than `version`.
+            ValueError: it has no policy token, a context of it starts with one, or it is newer than
+                `version`.
         """
         name = f"{trajectory.group_id}/{trajectory.sibling}"
         written = np.flatnonzero(trajectory.turn_id >= 0)
@@ -64,6 +68,9 @@ class Row:
         lags = version - np.fromiter(trajectory.turn_oldest_version(), np.int64)
         if lags.min() < 0:
             raise ValueError(f"trajectory {name}: sampled after version {version}: lags {lags}")
+        contexts = tuple(dict.fromkeys((0, *map(int, trajectory.turn_context()))))
+        if (trajectory.turn_id[list(contexts)] >= 0).any():
+            raise ValueError(f"trajectory {name}: a context begins with a policy token: {contexts}")
         end = int(written[-1]) + 1
         turn_id = trajectory.turn_id[:end].astype(np.int64)
         return cls(
@@ -74,11 +81,17 @@ class Row:
             turn_lag=np.where(turn_id >= 0, lags[turn_id], 0),
             version=trajectory.token_versions()[:end],
             advantage=advantage,
+            contexts=contexts,
         )
 
     def __len__(self) -> int:
         """Count of tokens, prompt and observations included."""
         return len(self.tokens)
+
+    @property
+    def context_lengths(self) -> np.ndarray:
+        """Count of tokens of each context: int64 [contexts]."""
+        return np.diff([*self.contexts, len(self)])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,7 +100,7 @@ class PackedBatch:
 
     Attributes:
         input_ids: int64 [T].
-        position_ids: int64 [T], restart at 0 with each trajectory.
+        position_ids: int64 [T], restart at 0 with each context of each trajectory.
         turn_id: int64 [T], −1 outside policy tokens.
         row_id: int64 [T], trajectory of each token, counted inside this micro-batch.
         behaviour_logp: float32 [T].
@@ -143,7 +156,7 @@ def pack(rows: Sequence[Row]) -> PackedBatch:
 
     return PackedBatch(
         input_ids=column((row.tokens for row in rows), np.int64),
-        position_ids=column((np.arange(n) for n in lengths), np.int64),
+        position_ids=column((np.arange(n) for row in rows for n in row.context_lengths), np.int64),
         turn_id=column((row.turn_id for row in rows), np.int64),
         row_id=torch.from_numpy(np.repeat(np.arange(len(rows)), lengths)),
         behaviour_logp=column((row.behaviour_logp for row in rows), np.float32),
@@ -165,9 +178,9 @@ def plan(
 ) -> list[list[list[int]]]:
     """Share rows among ranks and micro-batches: plan[rank][step] lists indices into `rows`.
 
-    A row of n tokens costs n + n²/quadratic_length. Rows go, dearest first, to the cheapest
-    micro-batch that has room (longest processing time first); then micro-batches of similar cost
-    share a step, because ranks wait for each other. Every rank gets the same number of
+    A row of contexts of n tokens each costs Σ n + n²/quadratic_length. Rows go, dearest first, to
+    the cheapest micro-batch that has room (longest processing time first); then micro-batches of
+    similar cost share a step, because ranks wait for each other. Every rank gets the same number of
     micro-batches, the fewest that fit; some may be empty. Only lengths and their order matter.
 
     Raises:
@@ -180,7 +193,8 @@ def plan(
             f"trajectory {rows[worst].name} has {lengths[worst]} tokens; a micro-batch holds at "
             f"most max_tokens={max_tokens}"
         )
-    costs = lengths + lengths**2 / quadratic_length
+    squares = np.array([np.square(row.context_lengths).sum() for row in rows])
+    costs = lengths + squares / quadratic_length
     steps = max(1, math.ceil(lengths.sum() / (ranks * max_tokens)))
     while (bins := _fill(lengths, costs, ranks * steps, max_tokens)) is None:
         steps += 1

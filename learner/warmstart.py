@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import math
 import random
 import time
@@ -200,7 +201,7 @@ def _recorded_batches(
     """Endless batches of the episodes; each pass groups them by length anew, then shuffles."""
     for trajectory in episodes:
         _check_tokenizer(trajectory, tokenizer)
-    rows = [(t.tokens.tolist(), (t.turn_id >= 0).tolist()) for t in episodes]
+    rows = [part for trajectory in episodes for part in _contexts(trajectory)]
     rng = random.Random(f"warmstart/{config.run.seed}/episodes")
     size = config.warmstart.batch
     while True:
@@ -209,6 +210,14 @@ def _recorded_batches(
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]
         rng.shuffle(parts)
         yield from map(_collate, parts)
+
+
+def _contexts(trajectory: Trajectory) -> Iterator[tuple[list[int], list[bool]]]:
+    """Ids, and which of them the director wrote, of each context of an episode."""
+    bounds = dict.fromkeys((0, *trajectory.turn_context(), len(trajectory.tokens)))
+    for start, end in itertools.pairwise(bounds):
+        own = trajectory.turn_id[start:end] >= 0
+        yield trajectory.tokens[start:end].tolist(), own.tolist()
 
 
 def _check_tokenizer(trajectory: Trajectory, tokenizer: Any) -> None:

@@ -116,6 +116,33 @@ class TestTwoTurns(EnvironmentConformance):
         return [add("Programmer"), "<prompt>work step by step</prompt>", FINISH]
 
 
+class TestLastFeedbackOnly(EnvironmentConformance):
+    def make(self):
+        return make(history="last_feedback", feedback="brief", prompt="question")
+
+    def task(self):
+        return QA
+
+    def turns(self):
+        return [add("Plan"), "nonsense", add("Custom"), FINISH]
+
+
+@pytest.mark.parametrize("feedback", ["full", "brief"])
+def test_with_the_last_feedback_only_every_turn_sees_the_prompt_the_workflow_and_it(feedback):
+    canvas = make(history="last_feedback", feedback=feedback)
+    prompt = canvas.reset(QA).messages
+    one, two = play(canvas, [add("Plan"), add("Custom")])
+    for step in (one, two):
+        assert step.fresh
+        *rules, problem = step.messages
+        assert tuple(rules) == prompt[:-1]
+        assert problem.role == "user"
+        assert problem.content.startswith(prompt[-1].content)
+        assert problem.content.count("<feedback>") == 1
+    assert "Plan -> Custom" in two.messages[-1].content
+    assert "Plan -> Custom" not in one.messages[-1].content
+
+
 @pytest.mark.parametrize("preset", ["paper", "released_code", "strict"])
 @pytest.mark.parametrize("task", [QA, MATH, CODE], ids=lambda task: task.id)
 def test_the_router_alone_solves_each_kind(task, preset):

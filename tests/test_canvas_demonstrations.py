@@ -67,6 +67,17 @@ def test_the_same_seed_draws_the_same(demonstrations):
     assert again == demonstrations[:20]
 
 
+def test_with_the_last_feedback_only_each_turn_is_a_demonstration(demonstrations):
+    config = CONFIG.model_copy(update={"history": "last_feedback"})
+    drawn = edit_demonstrations(config, WorldConfig(), random.Random(1), 40)
+    assert len(drawn) == 40
+    assert all([m.role for m in each.messages] == ["user", "assistant"] for each in drawn)
+    fed = [each for each in drawn if "<feedback>" in each.messages[0].content]
+    assert 10 < len(fed) < 40
+    said = [m.content for d in demonstrations for m in d.messages if m.role == "assistant"]
+    assert [each.messages[1].content for each in drawn] == said[:40]
+
+
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     path = tmp_path_factory.mktemp("tiny")

@@ -1,4 +1,7 @@
-"""A whole canvas run through the command line: every real part, tiny numbers."""
+"""A whole canvas run through the command line: every real part, tiny numbers.
+
+It shows the director the last feedback only; the quickstart of the canvas, a soak test, shows all.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ environment:
   kind: canvas
   prompt: question
   feedback: brief
+  history: last_feedback
   result_chars: 16
   finish_gate: {min_operators: 1, structure: false, checker: false, code_test: false}
   max_turns: 5
@@ -78,6 +82,21 @@ def test_turns_end_with_the_end_of_sequence_and_their_texts_are_edits(trajectori
     assert {turn.finish_reason for turn in turns} <= {"stop", "length"}
     texts = [m.content for t in trajectories for m in t.messages if m.role == "assistant"]
     assert any(parse_edit(text).edit is not None for text in texts)
+
+
+def test_every_turn_has_a_context_of_its_own_and_the_learner_scores_it_as_the_sampler_did(
+    run, trajectories
+):
+    contexts = [[turn.context for turn in t.turns] for t in trajectories]
+    assert all(starts == sorted(set(starts)) for starts in contexts)
+    assert max(map(len, contexts)) > 2
+    for trajectory in trajectories:
+        trajectory.check_valid()
+    lines = (run[0] / "metrics.jsonl").read_text().splitlines()
+    steps = [record for record in map(json.loads, lines) if record["kind"] == "step"]
+    same_weights = [step["kl_behaviour/lag_0"] for step in steps if "kl_behaviour/lag_0" in step]
+    assert same_weights
+    assert max(same_weights) < 1e-4
 
 
 def test_operators_were_called(trajectories):

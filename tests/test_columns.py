@@ -29,6 +29,7 @@ def test_view_says_what_the_records_say(group):
             assert np.array_equal(getattr(episode, name), getattr(record, name))
         assert list(episode.turn_oldest_version()) == list(record.turn_oldest_version())
         assert list(episode.token_versions()) == list(record.token_versions())
+        assert list(episode.turn_context()) == list(record.turn_context())
         assert len(episode.turns) == len(record.turns)
         for name in ("sibling", "source", "stop_reason", "reward_parts", "policy_tokens"):
             assert getattr(episode, name) == getattr(record, name)

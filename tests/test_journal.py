@@ -12,7 +12,7 @@ import pytest
 
 from wfr.journal import Journal, read_journal
 from wfr.line_log import Sync, read_lines
-from wfr.schema import SCHEMA, SchemaVersionError, from_batch, to_batch
+from wfr.schema import SchemaVersionError, from_batch, to_batch
 from wfr.trajectory import Group, StopReason, Trajectory
 
 
@@ -159,11 +159,29 @@ def test_a_group_that_the_disk_refuses_leaves_nothing_and_can_be_appended_later(
     assert (numbers(reader), reader.torn_bytes) == ([0, 1], 0)
 
 
-def test_a_journal_of_the_previous_schema_version_reads_as_the_current_one(tmp_path):
+def _of_version_2(new):
+    """Turns did not say where their context begins."""
+    turns = new.column("turns")
+    fields = [field for field in turns.type.value_type if field.name != "context"]
+    values = [turns.values.field(field.name) for field in fields]
+    plain = pa.StructArray.from_arrays(values, fields=fields)
+    index = new.schema.get_field_index("turns")
+    lists = pa.ListArray.from_arrays(turns.offsets, plain)
+    old = new.set_column(index, "turns", lists)
+    return old.replace_schema_metadata({b"wfr.schema_version": b"2"})
+
+
+def _of_version_1(new):
+    """Nothing said where a task came from, either."""
+    old = _of_version_2(new).drop_columns("source")
+    return old.replace_schema_metadata({b"wfr.schema_version": b"1"})
+
+
+@pytest.mark.parametrize("older", [_of_version_1, _of_version_2])
+def test_a_journal_of_an_older_schema_version_reads_as_the_current_one(tmp_path, older):
     new = batch(3)
-    fields = [field for field in SCHEMA if field.name != "source"]
-    schema = pa.schema(fields, metadata={b"wfr.schema_version": b"1"})
-    old = pa.RecordBatch.from_arrays([new.column(f.name) for f in fields], schema=schema)
+    old = older(new)
+    schema = old.schema
     with pa.ipc.new_stream(tmp_path / "000001.arrow", schema) as writer:  # without an index
         writer.write_batch(old)
     with Journal(tmp_path) as journal:

@@ -1,5 +1,7 @@
 """Packing: nothing lost, nothing twice, nothing over the limit, loads level."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,26 @@ def test_row_reads_a_trajectory_up_to_its_last_policy_token():
     assert row.turn_lag.tolist() == [0, 0, 3, 3, 0, 2]
     assert row.version.tolist() == [-1, -1, 3, 4, -1, 4]
     assert row.behaviour_logp.tolist() == [0, 0, -1, -2, 0, -3]
+
+
+def test_positions_restart_with_every_context_and_rows_stay_whole():
+    trajectory = make_trajectory()
+    trajectory.turns[1] = dataclasses.replace(trajectory.turns[1], context=4)
+    row = Row.of(trajectory, advantage=0.5, version=6)
+    assert (row.contexts, row.context_lengths.tolist()) == ((0, 4), [4, 2])
+    batch = pack([make_row(2), row])
+    assert batch.position_ids.tolist() == [0, 1, 0, 1, 2, 3, 0, 1]
+    assert batch.row_id.tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
+    assert batch.turn_id.tolist() == [-1, 0, -1, -1, 0, 0, -1, 1]
+    counts = denominators([row])
+    assert (counts.policy_tokens, counts.rows) == (3, 1)
+
+
+def test_row_refuses_a_context_that_begins_with_a_policy_token():
+    trajectory = make_trajectory()
+    trajectory.turns[1] = dataclasses.replace(trajectory.turns[1], context=5)
+    with pytest.raises(ValueError, match=r"g7/2: a context begins with a policy token: \(0, 5\)"):
+        Row.of(trajectory, advantage=0.5, version=6)
 
 
 def test_row_refuses_a_trajectory_from_the_future():

@@ -1,5 +1,6 @@
 """The policy on packed micro-batches against separate sequences; attention never crosses."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -94,6 +95,38 @@ def test_packed_rows_score_as_separate_sequences(attention, kv_heads):
     result, _ = score(policy, rows)
     # The model's norms compute in float32 whatever its weights, so this is as close as it gets.
     torch.testing.assert_close(list(result), expected, atol=1e-5, rtol=0)
+
+
+def with_contexts(row):
+    """The row in three contexts, each of which begins with a token that is not the policy's."""
+    starts = (0, 4, 9)
+    turn_id = row.turn_id.copy()
+    turn_id[list(starts)] = -1
+    return dataclasses.replace(row, turn_id=turn_id, contexts=starts)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "flash"])
+def test_contexts_score_as_separate_sequences_and_never_reach_each_other(attention):
+    rows = make_rows()
+    rows[2] = with_contexts(rows[2])
+    plain, policy = build(), Policy(build(), attention=attention)
+    parts = []
+    for row in rows:
+        for start, end in itertools.pairwise([*row.contexts, len(row)]):
+            piece = dataclasses.replace(
+                row, tokens=row.tokens[start:end], turn_id=row.turn_id[start:end]
+            )
+            parts.append(separately(plain, piece, 1.0))
+    expected = [torch.cat(column) for column in zip(*parts, strict=True)]
+    result, batch = score(policy, rows)
+    torch.testing.assert_close(list(result), expected, atol=1e-5, rtol=0)
+
+    first = rows[2].contexts[1]
+    rows[2].tokens[:first] = (rows[2].tokens[:first] + 1) % 31
+    changed, _ = score(policy, rows)
+    inside = torch.nonzero(batch.row_id == 2)[:, 0]
+    assert torch.equal(changed[0][inside[first:]], result[0][inside[first:]])
+    assert not torch.equal(changed[0][inside[:first]], result[0][inside[:first]])
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager", "flash"])

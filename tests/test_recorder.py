@@ -96,6 +96,26 @@ def test_spans_do_not_reach_over_an_observation():
     assert recorder.spans == [VersionSpan(0, 1, 3), VersionSpan(2, 3, 3)]
 
 
+def test_a_fresh_context_is_all_that_the_next_turn_sees():
+    recorder = Recorder([1, 2])
+    recorder.add_sample(sample([5]))
+    recorder.end_turn([9], kind=TurnKind.TOOL, finish_reason="stop")
+    assert list(recorder.context_tokens) == [1, 2, 5, 9]
+    recorder.add_sample(sample([6]))
+    recorder.end_turn(kind=TurnKind.TOOL, finish_reason="stop")
+    recorder.begin_context([1, 3])
+    assert (list(recorder.context_tokens), recorder.context_length) == ([1, 3], 2)
+    recorder.add_sample(sample([7]))
+    recorder.close()
+    assert list(recorder.context_tokens) == [1, 3, 7]
+    assert recorder.response_length == 4
+    assert [turn.context for turn in recorder.turns] == [0, 0, 5]
+    columns = recorder.columns()
+    assert columns["tokens"].tolist() == [1, 2, 5, 9, 6, 1, 3, 7]
+    assert columns["turn_id"].tolist() == [-1, -1, 0, -1, 1, -1, -1, 2]
+    trajectory(recorder).check_valid()
+
+
 def test_turn_tokens_are_those_of_the_open_turn():
     recorder = Recorder([1, 2])
     recorder.add_sample(sample([5]))

@@ -62,7 +62,7 @@ class TestFakeEnvironment(EnvironmentConformance):
         return TASK
 
     def turns(self):
-        return ["get a;", "what", "get (b;c);", "say a;"]
+        return ["get a;", "what", "new d;", "get (b;c);", "say a;"]
 
 
 def test_an_episode_is_one_growing_sequence_of_tokens():
@@ -82,6 +82,35 @@ def test_an_episode_is_one_growing_sequence_of_tokens():
     assert asked == [turn.start for turn in trajectory.turns]
     for request in sampler.requests:
         assert list(request.tokens) == trajectory.tokens[: len(request.tokens)].tolist()
+
+
+def test_a_fresh_context_stays_in_the_trajectory_and_out_of_the_requests():
+    trajectory, sampler = played("get b;", "new c;", "get d;", "say a;")
+    fresh = "q\x03c\x03\x02"
+    before = PROMPT + "get b;\x03b\x03\x02new c;"
+    assert text(trajectory) == before + fresh + "get d;\x03d\x03\x02say a;"
+    assert turn_texts(trajectory) == ["get b;", "new c;", "get d;", "say a;"]
+    assert [turn.context for turn in trajectory.turns] == [0, 0, len(before), len(before)]
+    asked = ["".join(map(chr, request.tokens)) for request in sampler.requests]
+    assert asked == [
+        PROMPT,
+        PROMPT + "get b;\x03b\x03\x02",
+        fresh,
+        fresh + "get d;\x03d\x03\x02",
+    ]
+    assert [m.content for m in trajectory.messages[4:6]] == ["q", "c"]
+
+
+def test_limits_hold_for_what_the_policy_sees_and_for_all_that_the_learner_gets():
+    replies, fresh, turn = ["new c;"] * 9 + ["say a;"], 5, 6
+    long, _ = played(*replies, max_length=fresh + turn + 1)
+    assert (long.stop_reason, len(long.turns)) == (StopReason.ANSWERED, 10)
+    short, _ = played(*replies, max_total=3 * (fresh + turn))
+    assert short.stop_reason is StopReason.OUT_OF_TOKENS
+    assert len(short.tokens) <= 3 * (fresh + turn)
+    brief, _ = played(*replies, max_response_tokens=2 * turn)
+    assert brief.stop_reason is StopReason.OUT_OF_TOKENS
+    assert [len(t) for t in brief.turns] == [turn, turn]
 
 
 def test_a_finished_episode_is_labelled_and_scored():
@@ -364,7 +393,7 @@ def assert_messages_are_the_tokens(trajectory):
 
 def test_an_episode_goes_on_at_its_last_completed_turn(tmp_path):
     """Whatever turn it is killed after, the trajectory is the one of an undisturbed episode."""
-    replies = ("get b;", "what", "get a;", "say a;")
+    replies = ("get b;", "new c;", "what", "new d;", "say a;")
     whole, _ = played(*replies)
     for done in range(len(replies) + 1):
         path = tmp_path / f"{done}.jsonl"

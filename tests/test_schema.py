@@ -44,7 +44,9 @@ def trajectories(draw):
         turn_id=array(np.int16, st.integers(-1, 2**15 - 1)),
         behaviour_logprob=array(np.float32, st.floats(width=32)),
         version_spans=draw(some(VersionSpan, counts, counts, counts)),
-        turns=draw(some(Turn, counts, counts, counts, st.sampled_from(TurnKind), texts, texts)),
+        turns=draw(
+            some(Turn, counts, counts, counts, st.sampled_from(TurnKind), texts, texts, counts)
+        ),
         messages=draw(some(Message, texts, texts)),
         stop_reason=draw(st.sampled_from(StopReason)),
         reward=draw(reals),
@@ -126,7 +128,7 @@ def test_token_columns_are_read_without_a_copy(name):
 )
 def test_another_version_is_refused_with_both_numbers(metadata, found):
     batch = to_batch(Group("g", "task", 0, [trajectory()]))
-    with pytest.raises(SchemaVersionError, match=f"{found}.*reads 2"):
+    with pytest.raises(SchemaVersionError, match=f"{found}.*reads 3"):
         from_batch(batch.replace_schema_metadata(metadata))
 
 

@@ -26,7 +26,11 @@ def trajectories(draw) -> Trajectory:
     cursor = draw(st.integers(0, 5))
     turn_id = [-1] * cursor
     turns, spans, version = [], [], draw(st.integers(0, 3))
+    context = 0
     for index in range(draw(st.integers(0, 4))):
+        if turns and (prompt := draw(st.integers(0, 2))):
+            context, cursor = cursor, cursor + prompt
+            turn_id += [-1] * prompt
         length, observed = draw(st.integers(1, 6)), draw(st.integers(0, 4))
         cut = draw(st.integers(1, length))
         for start, end in ((cursor, cursor + cut), (cursor + cut, cursor + length)):
@@ -34,7 +38,7 @@ def trajectories(draw) -> Trajectory:
                 spans.append(VersionSpan(start, end, version))
                 version += draw(st.integers(0, 2))
         end = cursor + length
-        turns.append(Turn(cursor, end, end + observed, TurnKind.TOOL, "stop", "Search"))
+        turns.append(Turn(cursor, end, end + observed, TurnKind.TOOL, "stop", "Search", context))
         turn_id += [index] * length + [-1] * observed
         cursor = end + observed
     ids = np.array(turn_id, np.int16)
@@ -117,6 +121,12 @@ def test_any_lost_version_span_is_found(trajectory, data):
         ("turns", [], "turn_id does not match"),
         ("turns", [Turn(2, 2, 6, TurnKind.TOOL, "stop")], "turn 0 has the impossible span"),
         ("turns", [Turn(2, 5, 9, TurnKind.TOOL, "stop")], "turn 0 has the impossible span"),
+        ("turns", [Turn(2, 5, 6, TurnKind.TOOL, "stop", context=2)], "its context at token 2"),
+        (
+            "turns",
+            [Turn(2, 5, 5, TurnKind.TOOL, "stop"), Turn(6, 8, 8, "answer", "stop", context=6)],
+            "turn 1 begins its context at token 6",
+        ),
         ("version_spans", [VersionSpan(2, 6, 0)], "do not cover exactly"),
         ("version_spans", [VersionSpan(2, 5, 0), VersionSpan(4, 5, 1)], "impossible or overlaps"),
         ("version_spans", [VersionSpan(-1, 5, 0)], "impossible or overlaps"),

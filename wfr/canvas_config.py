@@ -95,6 +95,9 @@ class CanvasConfig(Section):
     """`full`: rules, operators, the problem and its passages; `question`: the question alone."""
     feedback: Literal["full", "brief"] = "full"
     """`full`: every labelled line; `brief`: status, verdict and result on one line."""
+    history: Literal["full", "last_feedback"] = "full"
+    """`full`: the director sees all its turns and their feedback; `last_feedback`: in every turn
+    the prompt afresh, the current workflow and the last feedback, as in the released code."""
     hints: bool = True
     """Name the type of the problem in the prompt."""
     router: Literal["off", "heuristic"] = "off"

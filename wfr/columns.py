@@ -28,6 +28,7 @@ class Episode:
         turn_id: int16 [T], a view.
         behaviour_logprob: float32 [T], a view.
         oldest: int64 [turns], the oldest weight version inside each turn.
+        context: int32 [turns], where the context of each turn begins, a view.
         span_version: int64 [spans], the weight version of each span of policy tokens, a view.
         span_length: int64 [spans], its count of tokens.
         policy_tokens: count of tokens that the policy wrote.
@@ -43,6 +44,7 @@ class Episode:
     turn_id: np.ndarray
     behaviour_logprob: np.ndarray
     oldest: np.ndarray
+    context: np.ndarray
     span_version: np.ndarray
     span_length: np.ndarray
     policy_tokens: int
@@ -51,6 +53,10 @@ class Episode:
     def turns(self) -> range:
         """The indices of its turns."""
         return range(len(self.oldest))
+
+    def turn_context(self) -> np.ndarray:
+        """Where the context of each turn begins, in order: int32 [turns]."""
+        return self.context
 
     def turn_oldest_version(self) -> np.ndarray:
         """Oldest weight version inside each turn, in order: int64 [turns]."""
@@ -89,7 +95,7 @@ def view(batch: pa.RecordBatch) -> GroupView:
     tokens = _List(batch, "tokens")
     turn_ids, logprobs = _List(batch, "turn_id"), _List(batch, "behaviour_logprob")
     turns, spans = _List(batch, "turns"), _List(batch, "version_spans")
-    start, end = turns.field("start"), turns.field("end")
+    start, end, context = turns.field("start"), turns.field("end"), turns.field("context")
     oldest = _oldest(batch, turns, spans, group_id)
     span_version, span_length = spans.field("version"), spans.field("end") - spans.field("start")
     written = np.concatenate([[0], np.cumsum(end - start, dtype=np.int64)])
@@ -116,6 +122,7 @@ def view(batch: pa.RecordBatch) -> GroupView:
                 turn_id=turn_ids.row(row),
                 behaviour_logprob=logprobs.row(row),
                 oldest=oldest[mine],
+                context=context[mine],
                 span_version=span_version[its],
                 span_length=span_length[its],
                 policy_tokens=int(written[mine.stop] - written[mine.start]),

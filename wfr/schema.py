@@ -24,7 +24,7 @@ from wfr.trajectory import (
     VersionSpan,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _VERSION_KEY = b"wfr.schema_version"
 
 
@@ -32,7 +32,7 @@ class SchemaVersionError(ValueError):
     """Data of another schema version; the text holds both numbers."""
 
 
-def _make_turn(start: int, end: int, observation_end: int, kind: str, *rest: str) -> Turn:
+def _make_turn(start: int, end: int, observation_end: int, kind: str, *rest: Any) -> Turn:
     return Turn(start, end, observation_end, TurnKind(kind), *rest)
 
 
@@ -52,6 +52,7 @@ _RECORD_COLUMNS: dict[str, tuple[Callable[..., Any], pa.ListType]] = {
             kind=pa.string(),
             finish_reason=pa.string(),
             operator=pa.string(),
+            context=pa.int32(),
         ),
     ),
     "messages": (Message, _list_of(role=pa.string(), content=pa.string())),

@@ -204,9 +204,9 @@ class FakeRenderer:
 class FakeEnvironment:
     """A toy environment: `get X;` is answered by X, `say X;` ends the episode with X.
 
-    A `;` inside parentheses is text. Right answers are rewarded with 1. `script` names what goes
-    wrong: the k-th step raises its k-th entry where that is not None; `scoring` is raised by
-    `reward`.
+    `new X;` begins a fresh context with the question and X. A `;` inside parentheses is text. Right
+    answers are rewarded with 1. `script` names what goes wrong: the k-th step raises its k-th entry
+    where that is not None; `scoring` is raised by `reward`.
     """
 
     stop: tuple[str, ...] = (";",)
@@ -238,6 +238,14 @@ class FakeEnvironment:
         if verb == "say":
             self._ended = True
             return TimeStep.terminated(StopReason.ANSWERED, turn_kind=TurnKind.ANSWER)
+        if verb == "new":
+            assert self._task is not None
+            return TimeStep.fresh_context(
+                Message("user", self._task.question),
+                Message("tool", rest),
+                turn_kind=TurnKind.TOOL,
+                operator="new",
+            )
         if verb == "get":
             kind, reply, operator = TurnKind.TOOL, rest, "get"
         else:
@@ -326,10 +334,11 @@ class EnvironmentConformance:
         assert self.make().reset(task).messages == self.make().reset(other).messages
 
     def test_episode_ends_with_its_last_turn(self) -> None:
-        """Steps before the last are MID with one observation; the last names its reason."""
+        """Steps before the last are MID with one observation or a fresh context's prompt."""
         *middle, last = self._played(self.make())
         assert len(middle) + 1 == len(self.turns())
-        assert all(step.type is StepType.MID and len(step.messages) == 1 for step in middle)
+        assert all(step.type is StepType.MID and step.messages for step in middle)
+        assert all(len(step.messages) == 1 for step in middle if not step.fresh)
         assert all(step.turn_kind is not None for step in (*middle, last))
         assert last.last
         assert last.stop_reason is not None
@@ -393,4 +402,4 @@ class EnvironmentConformance:
 
 def _seen(steps: Sequence[TimeStep]) -> list[tuple[object, ...]]:
     """All but the calls, whose seconds differ."""
-    return [(s.type, s.messages, s.stop_reason, s.turn_kind, s.operator) for s in steps]
+    return [(s.type, s.messages, s.stop_reason, s.turn_kind, s.operator, s.fresh) for s in steps]

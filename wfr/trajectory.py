@@ -3,6 +3,11 @@
 Token ids are the truth. A trajectory is one flat token sequence in which `turn_id` says who wrote
 each token: −1 for the prompt and the observations, k for the k-th turn of the policy. A turn is
 one *sub-sequence* in the sense of Workflow-R1 (arXiv 2602.01202, section 3.2).
+
+Mostly every token sees all before it. An environment may also begin a fresh *context* between two
+turns: a prompt of its own, behind which the policy sees nothing of what came before. All contexts
+of an episode stay one trajectory with one reward, so that an episode counts once however often its
+context was begun anew.
 """
 
 from __future__ import annotations
@@ -115,7 +120,10 @@ class TurnKind(StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Turn:
-    """One sub-sequence: policy tokens [start, end) and the observation [end, observation_end)."""
+    """One sub-sequence: policy tokens [start, end) and the observation [end, observation_end).
+
+    It was sampled behind tokens [context, start) and saw nothing before them.
+    """
 
     start: int
     end: int
@@ -123,6 +131,7 @@ class Turn:
     kind: TurnKind
     finish_reason: str
     operator: str = ""
+    context: int = 0
 
     def __len__(self) -> int:
         """Count of policy tokens."""
@@ -172,6 +181,11 @@ class Trajectory:
         """Oldest weight version among the policy tokens; raises ValueError if there is none."""
         return min(span.version for span in self.version_spans)
 
+    def turn_context(self) -> Iterator[int]:
+        """Where the context of each turn begins, in order."""
+        for turn in self.turns:
+            yield turn.context
+
     def turn_oldest_version(self) -> Iterator[int]:
         """Oldest weight version inside each turn, in order."""
         for turn in self.turns:
@@ -196,8 +210,14 @@ class Trajectory:
         if len(self.turn_id) != total or len(self.behaviour_logprob) != total:
             raise ValueError(f"{where}: tokens, turn_id and behaviour_logprob differ in length")
         expected = np.full(total, -1, np.int16)
-        cursor = 0
+        cursor, context = 0, 0
         for index, turn in enumerate(self.turns):
+            if turn.context != context and not cursor <= turn.context < turn.start:
+                raise ValueError(
+                    f"{where}: turn {index} begins its context at token {turn.context}, which is "
+                    f"neither that of the turn before nor between the two turns"
+                )
+            context = turn.context
             if not cursor <= turn.start < turn.end <= turn.observation_end <= total:
                 raise ValueError(f"{where}: turn {index} has the impossible span {turn}")
             expected[turn.start : turn.end] = index

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 
@@ -21,10 +21,32 @@ def upgrade(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def _tell_source(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Version 1 did not say where a task came from: all of its tasks count as of one source."""
-    columns = {name: batch.column(name) for name in batch.schema.names}
-    columns["source"] = pa.array([""] * len(batch), pa.string())
-    schema = SCHEMA.with_metadata({b"wfr.schema_version": b"2"})
-    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+    return _of_version(2, _columns(batch) | {"source": pa.array([""] * len(batch), pa.string())})
 
 
-_STEPS: dict[str, Callable[[pa.RecordBatch], pa.RecordBatch]] = {"1": _tell_source}
+def _tell_contexts(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Version 2 knew one context per trajectory, from its first token on."""
+    turns = batch.column("turns")
+    kind = SCHEMA.field("turns").type.value_type
+    values = [*turns.values.flatten(), pa.array([0] * len(turns.values), pa.int32())]
+    told = pa.ListArray.from_arrays(
+        turns.offsets, pa.StructArray.from_arrays(values, fields=list(kind))
+    )
+    return _of_version(3, _columns(batch) | {"turns": told})
+
+
+def _columns(batch: pa.RecordBatch) -> dict[str, pa.Array]:
+    return {name: batch.column(name) for name in batch.schema.names}
+
+
+def _of_version(version: int, columns: Mapping[str, pa.Array]) -> pa.RecordBatch:
+    """The columns in the order of the current schema, with their own types."""
+    fields = [pa.field(name, columns[name].type) for name in SCHEMA.names]
+    schema = pa.schema(fields, metadata={b"wfr.schema_version": str(version).encode()})
+    return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=schema)
+
+
+_STEPS: dict[str, Callable[[pa.RecordBatch], pa.RecordBatch]] = {
+    "1": _tell_source,
+    "2": _tell_contexts,
+}

@@ -33,7 +33,10 @@ class StepType(StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TimeStep:
-    """What the environment returns: build it with `first`, `mid`, `terminated`, `truncated`."""
+    """What the environment returns.
+
+    Build it with `first`, `mid`, `fresh_context`, `terminated` or `truncated`.
+    """
 
     type: StepType
     messages: tuple[Message, ...] = ()
@@ -41,6 +44,7 @@ class TimeStep:
     turn_kind: TurnKind | None = None
     operator: str = ""
     calls: tuple[OperatorCall, ...] = ()
+    fresh: bool = False
 
     @property
     def last(self) -> bool:
@@ -63,6 +67,17 @@ class TimeStep:
     ) -> TimeStep:
         """An observation; the episode goes on."""
         return cls(StepType.MID, (observation,), None, turn_kind, operator, calls)
+
+    @classmethod
+    def fresh_context(
+        cls,
+        *messages: Message,
+        turn_kind: TurnKind,
+        operator: str = "",
+        calls: tuple[OperatorCall, ...] = (),
+    ) -> TimeStep:
+        """The episode goes on, and the next turn sees these messages alone."""
+        return cls(StepType.MID, messages, None, turn_kind, operator, calls, fresh=True)
 
     @classmethod
     def terminated(cls, reason: StopReason, *, turn_kind: TurnKind, operator: str = "") -> TimeStep:

@@ -9,8 +9,8 @@ from typing import Any
 from wfr.canvas_config import CanvasConfig
 from wfr.environments import canvas_feedback
 from wfr.environments.base import Reward, TimeStep
-from wfr.environments.canvas_feedback import Notice
-from wfr.environments.canvas_prompts import canvas_prompt, problem_text
+from wfr.environments.canvas_feedback import Notice, disarm
+from wfr.environments.canvas_prompts import canvas_prompt, problem_text, prompt_with_feedback
 from wfr.environments.canvas_result import CanvasResult
 from wfr.environments.canvas_router import CanvasView, advise
 from wfr.environments.finish_gate import missing
@@ -63,7 +63,7 @@ class Canvas:
     def reset(self, task: Task) -> TimeStep:
         """Begin an episode."""
         self._begin(task)
-        return TimeStep.first(*canvas_prompt(task, self._specs.values(), self._config))
+        return TimeStep.first(*self._prompt(task))
 
     def turn_complete(self, text: str) -> bool:
         """Always: nothing but the end of the sequence ends a turn."""
@@ -100,8 +100,22 @@ class Canvas:
             return TimeStep.truncated(
                 self._stop_reason, turn_kind=self._last_kind, operator=action, calls=calls
             )
-        return TimeStep.mid(
-            self._feedback(notice), turn_kind=self._last_kind, operator=action, calls=calls
+        return self._mid(self._feedback(notice), action, calls)
+
+    def _prompt(self, task: Task) -> tuple[Message, ...]:
+        return canvas_prompt(task, self._specs.values(), self._config)
+
+    def _mid(self, feedback: Message, action: str, calls: tuple[OperatorCall, ...]) -> TimeStep:
+        """The episode goes on, behind all that was said or behind the feedback alone."""
+        if self._config.history == "full":
+            return TimeStep.mid(feedback, turn_kind=self._last_kind, operator=action, calls=calls)
+        brief = self._config.feedback == "brief"
+        outline = disarm(self._state.workflow.outline()) if brief else ""
+        return TimeStep.fresh_context(
+            *prompt_with_feedback(self._prompt(self._running()), feedback, outline),
+            turn_kind=self._last_kind,
+            operator=action,
+            calls=calls,
         )
 
     def truncate(self, reason: StopReason) -> TimeStep:

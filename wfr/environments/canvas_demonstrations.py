@@ -96,8 +96,10 @@ def edit_demonstrations(
     specs = canvas_specs(config.pool)
 
     async def draw() -> list[Demonstration]:
-        drawn = (demonstrate_edits(rng.choice(tasks), config, specs, rng) for _ in range(count))
-        return [await demonstration for demonstration in drawn]
+        drawn: list[Demonstration] = []
+        while len(drawn) < count:
+            drawn += await demonstrate_edits(rng.choice(tasks), config, specs, rng)
+        return drawn[:count]
 
     return asyncio.run(draw())
 
@@ -108,18 +110,24 @@ _QUESTIONS = 40
 
 async def demonstrate_edits(
     task: Task, config: CanvasConfig, specs: Mapping[str, OperatorSpec], rng: random.Random
-) -> Demonstration:
-    """One episode of simple or random edits, with the environment's own feedback."""
+) -> list[Demonstration]:
+    """One episode of simple or random edits, with the environment's own feedback.
+
+    A demonstration is a context: the whole episode, or each of its turns with the last feedback.
+    """
     operators = {name: _MadeUp(spec, rng) for name, spec in specs.items()}
     may_finish = FinishGateConfig(min_operators=1, structure=False, checker=False, code_test=False)
     config = config.model_copy(update={"finish_gate": may_finish, "max_turns": _UNBOUNDED})
     canvas = Canvas(config, operators, _Indifferent())
-    messages = [*canvas.reset(task).messages]
+    contexts = [[*canvas.reset(task).messages]]
     for edit in _edits(Rules(specs), rng):
         text = edit_text(edit, _thought(edit, specs), space=" ")
-        messages.append(Message("assistant", text))
-        messages += (await canvas.step(text, "stop")).messages
-    return Demonstration(task.skill, good=False, messages=tuple(messages))
+        contexts[-1].append(Message("assistant", text))
+        step = await canvas.step(text, "stop")
+        if step.fresh:
+            contexts.append([])
+        contexts[-1] += step.messages
+    return [Demonstration(task.skill, good=False, messages=tuple(each)) for each in contexts]
 
 
 def _edits(rules: Rules, rng: random.Random) -> list[Edit]:

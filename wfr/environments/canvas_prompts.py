@@ -60,6 +60,18 @@ def canvas_prompt(
     )
 
 
+def prompt_with_feedback(
+    prompt: tuple[Message, ...], feedback: Message, outline: str
+) -> tuple[Message, ...]:
+    """The prompt of a fresh context: what an episode begins with, its workflow, the last feedback.
+
+    `outline` is the workflow as the director should read it; nothing where the feedback shows it.
+    """
+    *rules, problem = prompt
+    parts = (problem.content, outline, feedback.content)
+    return (*rules, Message(problem.role, "\n".join(filter(None, parts))))
+
+
 def problem_text(task: Task) -> str:
     """The problem as operators get it: the question and the passages that come with it."""
     return "\n".join([task.question, *(document.text for document in task.corpus)])
