@@ -136,21 +136,23 @@ class RolloutWorker:
             await _end(self._running)
 
     async def evaluate(
-        self, share: int = 0, shares: int = 1, temperature: float = 0.0
+        self, share: int = 0, shares: int = 1, temperature: float = 0.0, spare: int | None = None
     ) -> list[EpisodeResult]:
         """Play this worker's share of the held-out tasks once, all concurrently.
 
-        Nothing of it is trained on. Temperature 0 is greedy.
+        Nothing of it is trained on. Temperature 0 is greedy. With `spare` at most so many episodes
+        are played at once, and samplers serve them after every training episode.
         """
         limits = self._limits(temperature)
         tasks = self._held_out[share::shares]
-        episodes = [
-            self._episode(
-                task, EpisodeId(self._config.run.name, f"eval-{task.id}", 0), limits, Counter()
-            )
-            for task in tasks
-        ]
-        played = await _together(episodes)
+        places = asyncio.Semaphore(spare or max(1, len(tasks)))
+
+        async def play(task: Task) -> Trajectory:
+            episode = EpisodeId(self._config.run.name, f"eval-{task.id}", 0)
+            async with places:
+                return await self._episode(task, episode, limits, Counter(), last=bool(spare))
+
+        played = await _together(map(play, tasks))
         return [_result(task, t) for task, t in zip(tasks, played, strict=True)]
 
     async def play_held_out(self, index: int, temperature: float, sample: int) -> EpisodeResult:
@@ -217,17 +219,20 @@ class RolloutWorker:
         limits: Limits,
         wasted: Counter[str],
         turns: GroupTurns | None = None,
+        *,
+        last: bool = False,
     ) -> Trajectory:
         """Play one episode; one that the world failed transiently is played again.
 
-        Policy tokens of attempts that are not kept are added to `wasted` by reason.
+        `last`: samplers serve it after all others. Policy tokens of attempts that are not kept are
+        added to `wasted` by reason.
         """
         attempt = turns.attempt(episode.sibling) if turns else 0
         while True:
             key = dataclasses.replace(episode, attempt=attempt)
             try:
                 with charged_to(task.source):
-                    trajectory = _sound(await self._play(task, key, limits, turns))
+                    trajectory = _sound(await self._play(task, key, limits, turns, last=last))
             finally:
                 self._router.release(str(key))
             attempt += 1
@@ -238,10 +243,16 @@ class RolloutWorker:
             wasted[trajectory.stop_reason.value] += trajectory.policy_tokens
 
     def _play(
-        self, task: Task, episode: EpisodeId, limits: Limits, turns: GroupTurns | None
+        self,
+        task: Task,
+        episode: EpisodeId,
+        limits: Limits,
+        turns: GroupTurns | None,
+        *,
+        last: bool = False,
     ) -> Awaitable[Trajectory]:
         training = not episode.group_id.startswith("eval-")
-        priority = int(episode.group_id) if training else 0
+        priority = int(episode.group_id) if training else _AFTER_ALL if last else 0
 
         async def sample(request: SamplingRequest) -> Sample:
             request = dataclasses.replace(request, priority=priority)
@@ -268,6 +279,8 @@ class RolloutWorker:
         )
 
 
+_AFTER_ALL = 2**62
+"""Priority of requests that are served when no group's are waiting."""
 _SAMPLER_WAIT_S = 300.0  # a new engine needs up to a minute on a small machine
 
 

@@ -10,6 +10,8 @@ from wfr.config import ConfigError
 def checkpoint_of(path: Path) -> Path:
     """A checkpoint's own directory, or the newest one of a run's directory.
 
+    `runs/x/checkpoints/best` is the best one by `best.score`, where the run had it set.
+
     Raises:
         ConfigError: there is none.
     """

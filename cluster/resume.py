@@ -23,11 +23,13 @@ class Resumption:
         recovery: what checkpoint, ledger and journal hold together.
         checkpoint: the directory that the learner goes on from; none: the director it began with.
         evaluated: the evaluation before training, if it had been made.
+        later: those since then, the best version among them is known again.
     """
 
     recovery: Recovery
     checkpoint: Path | None
     evaluated: dict[str, Any] | None
+    later: list[dict[str, Any]]
 
 
 def find(config: Config, run_dir: Path) -> Resumption | None:
@@ -47,7 +49,8 @@ def find(config: Config, run_dir: Path) -> Resumption | None:
         checkpoint=int(checkpoint.name) if checkpoint else 0,
     )
     _forget_turns(run_dir, recovery)
-    return Resumption(recovery, checkpoint, _first_evaluation(run_dir / "metrics.jsonl"))
+    first, later = _evaluations(run_dir / "metrics.jsonl")
+    return Resumption(recovery, checkpoint, first, later)
 
 
 def newest_state(run_dir: Path) -> Path | None:
@@ -91,9 +94,8 @@ def _forget_turns(run_dir: Path, recovery: Recovery) -> None:
             path.unlink()
 
 
-def _first_evaluation(path: Path) -> dict[str, Any] | None:
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        record: dict[str, Any] = json.loads(line)
-        if record["kind"] == "eval":
-            return record
-    return None
+def _evaluations(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    """The evaluation before training, if any, and those since."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else ()
+    found = [record for record in map(json.loads, lines) if record["kind"] == "eval"]
+    return (found[0], found[1:]) if found else (None, [])

@@ -35,10 +35,12 @@ from cluster.refusals import Refusals, RepeatedRefusalError
 from cluster.resume import Resumption, newest_state, prune
 from cluster.run_directory import RunDirectory
 from cluster.samplers import SamplerPool, gist
+from cluster.spare_evaluation import SpareEvaluations
 from cluster.summary import Tally, evaluations, tallied, tokens
 from cluster.usage import IdleMeter, MemoryMeter
 from wfr.backends.base import BackendConfigError
 from wfr.backends.status import executor_record
+from wfr.best import Best, UnknownScoreError
 from wfr.buffer import BufferClosedError
 from wfr.compaction import compact
 from wfr.config import Config
@@ -106,6 +108,9 @@ class Run:
         self._unpublished: deque[Batch[Any]] = deque()
         self._again: deque[Batch[Any]] = deque()
         self._refused: set[int] = set()
+        self._best = Best(config.best)
+        self._spare = SpareEvaluations(self._play_spare, self._evaluated, progress.note)
+        self._gave_up = ""
         self._refusals = Refusals(config.learner.max_refusals, self._record)
         self._paused = ""
 
@@ -125,7 +130,8 @@ class Run:
         try:
             async with background(memory.watch()) as meter:
                 outcome = await meter.race(self._phases())
-            summary |= {"status": "stopped" if self._stop.is_set() else "done", **outcome}
+            stopped = self._stop.is_set() and not self._gave_up
+            summary |= {"status": "stopped" if stopped else "done", **outcome}
         except _StoppedError:
             summary["status"] = "stopped"
         except PeerLostError as error:
@@ -173,6 +179,8 @@ class Run:
         before = self._resumption.evaluated if self._resumption else None
         if before is None:
             before = await self._unless_stopped(self._evaluate("before"))
+        for evaluation in ({"version": 0, **before}, *self._earlier()):
+            self._best.observe(evaluation)
         workers = [asyncio.create_task(coroutine) for coroutine in self._keep_workers()]
         beside = (
             *(self._mend(), self._publisher(), self._watch_disk()),
@@ -180,6 +188,7 @@ class Run:
         )
         async with background(*beside) as others:
             await others.race(self._train())
+            await self._spare.end()
             await self._topology.buffer.close()
             await asyncio.wait(workers, timeout=_LAST_WORK_S)
         ledger = await self._topology.buffer.ledger()
@@ -189,8 +198,10 @@ class Run:
             after = await self._evaluate("after") if self._tally.steps else before
             scores = evaluations(before, after)
         await self._last_checkpoint()
+        if scores and self._tally.steps:
+            await self._prefer({"version": self._version, **after})
         used = executor_record(await self._executors.look(always=True))
-        return {**scores, **tokens(ledger, sum(cut)), **used}
+        return {**scores, **self._chosen(), **tokens(ledger, sum(cut)), **used}
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
         """Give up on `work` when the run is told to stop."""
@@ -294,6 +305,7 @@ class Run:
             if batch is None:
                 break
             number += await self._step(number, batch)
+            self._spare.check()
         await self._settled()
 
     async def _next_batch(self) -> Batch[Any] | None:
@@ -575,15 +587,54 @@ class Run:
         train = self._config.train
         due: list[Callable[[], Awaitable[Any]]] = []
         if number < train.steps:
-            if train.eval_every and number % train.eval_every == 0:
-                due.append(self._evaluate_between)
-            if train.checkpoint_every and number % train.checkpoint_every == 0:
+            evaluate = train.eval_every and number % train.eval_every == 0
+            kept = evaluate and self._config.best.score is not None
+            if kept or (train.checkpoint_every and number % train.checkpoint_every == 0):
                 due.append(self._checkpoint)
+            if evaluate:
+                due.append(self._evaluate_beside)
         return due
 
-    async def _evaluate_between(self) -> None:
-        with contextlib.suppress(_StoppedError):
-            await self._unless_stopped(self._evaluate(f"at version {self._version} of"))
+    def _earlier(self) -> Sequence[Mapping[str, Any]]:
+        """Evaluations beside training of the run that is resumed."""
+        return self._resumption.later if self._resumption else ()
+
+    async def _evaluate_beside(self) -> None:
+        self._spare.begin(self._version)
+
+    async def _play_spare(self) -> dict[str, Any]:
+        """Play the held-out tasks, behind all that is trained on."""
+        workers = list(self._topology.workers)
+        places = max(1, self._config.evaluation.concurrency // len(workers))
+        parts = await asyncio.gather(
+            *(worker.evaluate(i, len(workers), spare=places) for i, worker in enumerate(workers))
+        )
+        return score([episode for part in parts for episode in part])
+
+    async def _evaluated(self, version: int, result: dict[str, Any]) -> None:
+        """Book an evaluation beside training, which began at `version`."""
+        evaluation = {"version": version, "last_version": self._version, **result}
+        self._record("eval", evaluation)
+        self._progress.evaluated(f"at version {version} of", result)
+        await self._prefer(evaluation)
+        if why := self._best.given_up:
+            self._gave_up = why
+            self._progress.note(f"ending early: {why}")
+            self._stop.set()
+
+    async def _prefer(self, evaluation: Mapping[str, Any]) -> None:
+        """Let `checkpoints/best` be the best version's."""
+        if self._best.observe(evaluation):
+            await asyncio.to_thread(self._directory.prefer, self._best.version)
+
+    def _chosen(self) -> dict[str, Any]:
+        """What the summary says of the best version."""
+        chosen: dict[str, Any] = {}
+        if self._config.best.score is not None:
+            chosen = {"best_version": self._best.version, "best_score": self._best.score}
+        if self._gave_up:
+            chosen["ended_early"] = self._gave_up
+        return chosen | {"evaluations_left_out": self._spare.skipped}
 
     async def _last_checkpoint(self) -> None:
         """The checkpoint that ends the run, on new ranks if the old ones die over it."""
@@ -676,6 +727,7 @@ _ENDING = (
     PublishError,
     BackendConfigError,
     RepeatedRefusalError,
+    UnknownScoreError,
     LearnerLostError,
     RecoveryError,
 )

@@ -84,6 +84,16 @@ class RunDirectory:
         """Where the checkpoint of `version` belongs."""
         return self.path / "checkpoints" / str(version)
 
+    def prefer(self, version: int) -> None:
+        """Let `checkpoints/best` lead to the checkpoint of `version`, if there is one."""
+        if not self.checkpoint(version).is_dir():
+            return
+        link = self.path / "checkpoints" / "best"
+        fresh = link.with_name(".best")
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(str(version))
+        fresh.replace(link)
+
     def close(self) -> None:
         """Close the open file."""
         self._metrics.close()

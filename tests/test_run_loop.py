@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -133,10 +134,14 @@ class MortalRank(Rank):
 
 
 class Worker:
-    """Hands in groups of 10 tokens as fast as there are slots; may fail at its first `run`."""
+    """Hands in groups of 10 tokens as fast as there are slots; may fail at its first `run`.
 
-    def __init__(self, name, error=None, idle=False):
+    `scores` are those of evaluations beside training, in turn; an event has to come first.
+    """
+
+    def __init__(self, name, error=None, idle=False, scores=()):
         self.name, self.error, self.idle = name, error, idle
+        self.scores = list(scores)
 
     async def run(self, buffer):
         while True:
@@ -149,8 +154,16 @@ class Worker:
             meta = GroupMeta(2, 2, 10, admission.version)
             await buffer.add(group, (f"g{group}",), meta)
 
-    async def evaluate(self, share, shares):
-        return [EpisodeResult("t", "hop1", 1.0, {"correct": 1.0}, "answered", 1, "x")]
+    async def evaluate(self, share, shares, spare=None):
+        correct = 1.0
+        if spare:
+            correct = self.scores.pop(0)
+            while isinstance(correct, asyncio.Event):
+                await correct.wait()
+                correct = self.scores.pop(0)
+            if isinstance(correct, Exception):
+                raise correct
+        return [EpisodeResult("t", "hop1", 1.0, {"correct": correct}, "answered", 1, "x")]
 
     async def update_samplers(self, samplers):
         pass
@@ -231,6 +244,7 @@ class Topology:
 def _run(tmp_path, *, rank=None, workers=None, meanwhile=None, **settings):
     """Execute a run over fakes; returns (events, summary.json, error)."""
     chosen = {"steps": 3, "max_lag": 1, "overlap": True, "samplers": 1, "checkpoint_every": 0}
+    chosen |= {"eval_every": 0, "best": {}}
     chosen |= settings
     config = parse_config(
         {
@@ -242,7 +256,9 @@ def _run(tmp_path, *, rank=None, workers=None, meanwhile=None, **settings):
                 "steps": chosen["steps"],
                 "groups_per_batch": 2,
                 "checkpoint_every": chosen["checkpoint_every"],
+                "eval_every": chosen["eval_every"],
             },
+            "best": chosen["best"],
         }
     )
     events = []
@@ -637,6 +653,79 @@ def test_what_a_worker_raises_ends_the_run(tmp_path):
     assert events[-1] == "shut down"
 
 
+def test_an_evaluation_beside_training_stops_nothing(tmp_path):
+    """It ends long after the step at which it began; one that is due meanwhile is left out."""
+    held = asyncio.Event()
+
+    async def let_go(run, topology):
+        while "published 5" not in topology.events:
+            await asyncio.sleep(0)
+        held.set()
+
+    worker = Worker("w", scores=[held, 0.25, 0.5, 0.5, 0.5])
+    events, summary, error = _run(
+        tmp_path, workers=[worker], steps=9, eval_every=2, meanwhile=let_go
+    )
+    assert error is None
+    assert summary["evaluations_left_out"] >= 1
+    first, beside, *_ = _records(tmp_path, "eval")
+    assert (first["em"], first["version"]) == (1.0, 0)
+    assert (beside["em"], beside["version"]) == (0.25, 2)
+    assert beside["last_version"] >= 5
+    assert _published(events) == [f"published {n}" for n in range(1, 10)]
+
+
+def test_the_best_version_is_kept_and_named(tmp_path):
+    class Slow(Rank):
+        """Gives the evaluation of each version time to end."""
+
+        async def step(self, version, *refs):
+            for _ in range(50):
+                await asyncio.sleep(0)
+            return await super().step(version, *refs)
+
+        async def save(self, target, state):
+            await super().save(target, state)
+            Path(target).mkdir(parents=True)
+
+    class Starts(Worker):
+        async def evaluate(self, share, shares, spare=None):
+            (episode,) = await super().evaluate(share, shares, spare)
+            if not spare:
+                episode = dataclasses.replace(episode, reward_parts={"correct": 0.1})
+            return [episode]
+
+    worker = Starts("w", scores=[0.2, 0.9, 0.3, 0.3, 0.3])
+    events, summary, error = _run(
+        tmp_path,
+        rank=Slow,
+        workers=[worker],
+        steps=20,
+        eval_every=2,
+        best={"score": "em", "patience": 2},
+    )
+    assert error is None
+    assert (summary["status"], summary["best_version"], summary["best_score"]) == ("done", 4, 0.9)
+    assert "no better em than 0.9 (version 4) in 2 evaluations" in summary["ended_early"]
+    assert 8 <= summary["steps"] < 20
+    assert (tmp_path / "r" / "checkpoints" / "best").resolve().name == "4"
+    assert [e for e in events if e.startswith("save")][:2] == ["save 2", "save 4"]
+
+
+def test_an_unknown_score_ends_the_run_before_it_trains(tmp_path):
+    events, summary, error = _run(tmp_path, eval_every=1, best={"score": "f1"})
+    assert "best.score='f1'" in str(error)
+    assert not [e for e in events if e.startswith("step")]
+    assert summary["status"] == "failed"
+
+
+def test_a_worker_that_dies_over_an_evaluation_costs_the_evaluation(tmp_path):
+    worker = Worker("w", scores=[PeerLostError("gone"), 0.5, 0.5, 0.5])
+    _, summary, error = _run(tmp_path, workers=[worker], steps=6, eval_every=2)
+    assert error is None
+    assert (summary["steps"], summary["evaluations_left_out"] >= 1) == (6, True)
+
+
 async def _stop(run):
     for _ in range(200):
         await asyncio.sleep(0)
@@ -672,7 +761,7 @@ def test_a_run_that_has_spent_its_budget_pauses(tmp_path, monkeypatch):
 
 def test_stopping_before_training_ends_at_once(tmp_path):
     class Slow(Worker):
-        async def evaluate(self, share, shares):
+        async def evaluate(self, share, shares, spare=None):
             await asyncio.Event().wait()
 
     events, summary, error = _run(

@@ -526,6 +526,25 @@ def test_shares_of_an_evaluation_cover_every_task_once():
     assert Counter(r.task_id for part in parts for r in part) == {t.id: 1 for t in HELD_OUT}
 
 
+def test_an_evaluation_on_spare_capacity_waits_behind_everybody_and_is_bounded():
+    under_way, most = 0, 0
+
+    class Counting(FakeSampler):
+        async def sample(self, request):
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await settle(rounds=5)
+            under_way -= 1
+            return await super().sample(request)
+
+    sampler = Counting(two_turns)
+    results = asyncio.run(worker(sampler).evaluate(spare=2))
+    assert len(results) == len(HELD_OUT) > 2
+    assert most == 2
+    assert min(request.priority for request in sampler.requests) > 10**12
+
+
 def test_evaluating_while_training_keeps_the_books_apart():
     sampler = FakeSampler(two_turns)
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from wfr.best_config import BestConfig
 from wfr.canvas_config import CanvasConfig
 from wfr.executor_config import ExecutorConfig
 from wfr.learner_config import LearnerConfig
@@ -197,7 +198,8 @@ class TrainConfig(Section):
     steps: int = Field(60, ge=0)
     groups_per_batch: int = Field(16, ge=1)
     eval_every: int = Field(0, ge=0)
-    """Evaluate on held-out tasks every so many versions besides the first and last; 0: never."""
+    """Evaluate on held-out tasks every so many versions, beside training and on capacity that it
+    leaves to spare; 0: only before and after it."""
     checkpoint_every: int = Field(0, ge=0)
     """Write a checkpoint every so many versions besides the last; 0: only the last. A resumed run
     repeats the learner's steps since then."""
@@ -222,12 +224,12 @@ class WeightsConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """What `wfr eval` plays."""
+    """What `wfr eval` plays, and how much of it at once."""
 
     datasets: tuple[TasksConfig, ...] = ()
     """Sections as `tasks`, of each the held-out part; none: the held-out part of `tasks`."""
     concurrency: int = Field(64, ge=1)
-    """Episodes at once."""
+    """Episodes at once, of `wfr eval` and of evaluations beside training."""
     search_episodes: int = Field(480, ge=16)
     """Training episodes that the policy `search` may play on each dataset."""
 
@@ -263,6 +265,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     weights: WeightsConfig = WeightsConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    best: BestConfig = BestConfig()
     metrics: MetricsConfig = MetricsConfig()
 
     @property
@@ -309,6 +312,15 @@ class Config(Section):
         if isinstance(environment, Mapping) and "kind" not in environment:
             return {**values, "environment": {"kind": "think_act", **environment}}
         return values
+
+    @model_validator(mode="after")
+    def _best_is_looked_for(self) -> Self:
+        if self.best.score is not None and not self.train.eval_every:
+            raise ValueError(
+                f"best.score={self.best.score!r} with train.eval_every=0: nothing is evaluated "
+                "while the run trains; set train.eval_every, for example to 10"
+            )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
