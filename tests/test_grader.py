@@ -162,7 +162,7 @@ def test_costly_verdicts_are_kept_and_cheap_ones_need_no_process():
 def test_an_unknown_metric_is_named():
     with pytest.raises(ValueError, match=r"'bleu'; known: aime, choice"):
         asyncio.run(Grader(None, Maths()).grade(Task("t", "q", (), "test", metric="bleu"), "x"))
-    assert len(known_metrics()) == 12
+    assert len(known_metrics()) == 13
 
 
 @pytest.mark.parametrize(

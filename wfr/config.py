@@ -101,6 +101,9 @@ class SandboxConfig(Section):
     memory_mib: int = Field(256, ge=16)
     processes: int = Field(1, ge=1)
     """Warm interpreters kept per rollout worker."""
+    packages: bool = False
+    """Programs may import what is installed in this environment (read-only), as DS-1000's have to;
+    numerical packages want a `memory_mib` of 2048 or more."""
 
 
 class SamplerConfig(Section):

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from wfr.grading import math_string
 from wfr.grading.base import Gradable, Grade
+from wfr.grading.ds1000 import ds1000
 from wfr.grading.programs import Runner, hidden_tests, stdin_tests
 from wfr.grading.texts import TEXT_METRICS
 
@@ -33,6 +34,7 @@ class Grader:
             "math": self._math,
             "hidden_tests": lambda task, answer: hidden_tests(self._runner, task, answer),
             "stdin_tests": lambda task, answer: stdin_tests(self._runner, task, answer),
+            "ds1000": lambda task, answer: ds1000(self._runner, task, answer),
         }
 
     async def grade(self, task: Gradable, answer: str) -> Grade:
@@ -66,4 +68,4 @@ class Grader:
 
 def known_metrics() -> list[str]:
     """Names of all metrics."""
-    return sorted([*TEXT_METRICS, "math", "hidden_tests", "stdin_tests"])
+    return sorted([*TEXT_METRICS, "math", "hidden_tests", "stdin_tests", "ds1000"])

@@ -29,7 +29,7 @@ async def hidden_tests(runner: Runner, task: Gradable, program: str) -> Grade:
         WorldFailureError: there is no sandbox, or a test cannot be run by anybody.
     """
     result = await runner.run(program, tests=task.tests)
-    _check_world(task, result)
+    check_world(task, result)
     passed = sum(outcome.status == "passed" for outcome in result.tests)
     return Grade(
         float(result.status == Status.PASSED), {"tests_passed": passed / max(1, len(task.tests))}
@@ -46,7 +46,7 @@ async def stdin_tests(runner: Runner, task: Gradable, program: str) -> Grade:
     for text in task.tests:
         test = json.loads(text)
         result = await runner.run(program, stdin=test["stdin"])
-        _check_world(task, result)
+        check_world(task, result)
         if result.status != Status.PASSED or not same_output(result.stdout, test["stdout"]):
             break
         passed += 1
@@ -87,7 +87,8 @@ def _same_number(left: str, right: str) -> bool:
         return False
 
 
-def _check_world(task: Gradable, result: Result) -> None:
+def check_world(task: Gradable, result: Result) -> None:
+    """Raise WorldFailureError where a program could not be run by anybody."""
     if result.status != Status.UNAVAILABLE:
         return
     unsupported = [o.message for o in result.tests if o.status == "unsupported"]

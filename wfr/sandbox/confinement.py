@@ -16,6 +16,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -78,7 +79,16 @@ def setup_frame(config: SandboxConfig) -> dict[str, object]:
         "value_bytes": VALUE_BYTES,
         "filter": seccomp.build_filter().hex() if seccomp.supported() else "",
         "own_pid": seccomp.OWN_PID.hex(),
+        "packages": [str(path) for path in packages(config)],
     }
+
+
+def packages(config: SandboxConfig) -> tuple[Path, ...]:
+    """Directories of installed packages that programs may import from."""
+    if not config.packages:
+        return ()
+    found = (Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib"))
+    return tuple(dict.fromkeys(found))
 
 
 def available(config: SandboxConfig) -> str | None:
@@ -97,22 +107,22 @@ def choose(config: SandboxConfig) -> Wall:
         SandboxUnavailableError: none works and `allow_unconfined` is off.
     """
     found = _first_that_works()
-    if isinstance(found, Wall):
-        return found
+    if not isinstance(found, str):
+        return found(packages(config))
     if config.allow_unconfined:
         return unconfined()
     raise SandboxUnavailableError(f"no sandbox: {found}. Remedy: {_REMEDY}")
 
 
 @functools.cache
-def _first_that_works() -> Wall | str:
+def _first_that_works() -> Callable[[tuple[Path, ...]], Wall] | str:
     if not seccomp.supported():
         return f"no system-call filter for the machine type {os.uname().machine}"
     reasons = []
     for build in (bubblewrap, namespaces):
         reason = why_not(build)
         if reason is None:
-            return build()
+            return build
         reasons.append(f"{build.__name__}: {reason}")
     return "; ".join(reasons)
 
@@ -140,13 +150,13 @@ def why_not(build: Callable[[], Wall]) -> str | None:
     return done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
 
 
-def bubblewrap() -> Wall:
-    """Behind `bwrap`."""
+def bubblewrap(readable: tuple[Path, ...] = ()) -> Wall:
+    """Behind `bwrap`; programs may read the system and what is `readable` besides."""
     command = [_find("bwrap"), "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net"]
     command += ["--unshare-uts", "--unshare-cgroup-try", "--die-with-parent", "--as-pid-1"]
     command += ["--new-session", "--hostname", "sandbox", "--uid", "65534", "--gid", "65534"]
     command += ["--cap-drop", "ALL", "--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp"]
-    for source in _visible():
+    for source in _visible(readable):
         if source.is_symlink():
             command += ["--symlink", os.readlink(source), str(source)]
         else:
@@ -158,13 +168,13 @@ def bubblewrap() -> Wall:
     return Wall("bubblewrap", tuple(command))
 
 
-def namespaces() -> Wall:
+def namespaces(readable: tuple[Path, ...] = ()) -> Wall:
     """Behind util-linux `unshare`, with a root built by `mount` and `pivot_root`."""
     unshare, shell = _find("unshare"), _find("sh")
     for tool in ("mount", "pivot_root", "setpriv", "mkdir", "ln", "touch", "rmdir"):
         _find(tool)
     options = "--user --map-root-user --mount --net --ipc --uts --pid --fork --kill-child"
-    script = "\n".join(_build_root())
+    script = "\n".join(_build_root(readable))
     return Wall("namespaces", (unshare, *options.split(), "--", shell, "-euc", script))
 
 
@@ -173,7 +183,7 @@ def unconfined() -> Wall:
     return Wall("unconfined", (*_interpreter(), str(_INSIDE / "zygote.py")), has_own_tmp=False)
 
 
-def _build_root() -> Iterator[str]:
+def _build_root(readable: tuple[Path, ...]) -> Iterator[str]:
     """Lines of a shell script that builds the room and becomes the zygote."""
     # /sys exists everywhere and nothing below needs it: the place to assemble the new root
     yield "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
@@ -181,7 +191,7 @@ def _build_root() -> Iterator[str]:
     yield "cd /sys"
     yield "mkdir dev sandbox tmp old"
     yield f"mount -t tmpfs -o mode=755,size={SCRATCH_BYTES} tmpfs tmp"
-    for source in _visible():
+    for source in _visible(readable):
         target = shlex.quote(f".{source}")
         yield f"mkdir -p {shlex.quote(f'.{source.parent}')}"
         if source.is_symlink():
@@ -209,9 +219,9 @@ def _interpreter() -> tuple[str, ...]:
     return os.path.realpath(sys.executable), "-s", "-S", "-P", "-B"
 
 
-def _visible() -> list[Path]:
+def _visible(readable: tuple[Path, ...]) -> list[Path]:
     """What of the file system is visible inside, read-only, at its own place."""
-    places = [*_SYSTEM, sys.base_prefix, sys.base_exec_prefix]
+    places: list[str | Path] = [*_SYSTEM, sys.base_prefix, sys.base_exec_prefix, *readable]
     seen: list[Path] = []
     for place in map(Path, places):
         covered = any(place.is_relative_to(other) for other in seen if not other.is_symlink())

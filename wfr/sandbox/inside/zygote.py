@@ -53,6 +53,7 @@ def main() -> None:
         setup = values.receive(requests)
     except EOFError:
         return
+    sys.path += setup["packages"]
     for name in _PRELOADED:
         importlib.import_module(name)
     gc.collect()
