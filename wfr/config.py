@@ -106,6 +106,14 @@ class SandboxConfig(Section):
     numerical packages want a `memory_mib` of 2048 or more."""
 
 
+class GradingConfig(Section):
+    """How answers are graded besides the metric of each task."""
+
+    judge: bool = False
+    """Let a language model decide on answers in words, for better or worse, instead of the metric;
+    `executor.operators.Judge` names its backend. Programs are graded by their tests alone."""
+
+
 class SamplerConfig(Section):
     """The vLLM engines."""
 
@@ -258,6 +266,7 @@ class Config(Section):
     environment: EnvironmentConfig = ThinkActConfig()
     executor: ExecutorConfig = ExecutorConfig()
     sandbox: SandboxConfig = SandboxConfig()
+    grading: GradingConfig = GradingConfig()
     sampler: SamplerConfig = SamplerConfig()
     rollout: RolloutConfig = RolloutConfig()
     buffer: BufferConfig = BufferConfig()
@@ -315,6 +324,18 @@ class Config(Section):
         if isinstance(environment, Mapping) and "kind" not in environment:
             return {**values, "environment": {"kind": "think_act", **environment}}
         return values
+
+    @model_validator(mode="after")
+    def _judge_is_a_language_model(self) -> Self:
+        executor = self.executor
+        name = executor.operators.get("Judge", executor.default)
+        kind = getattr(executor.backends.get(name), "kind", name)
+        if self.grading.judge and kind == "rule_based":
+            raise ValueError(
+                f"grading.judge=true, but executor backend {name!r} is rule_based, which judges "
+                "nothing; name a language model in executor.operators.Judge"
+            )
+        return self
 
     @model_validator(mode="after")
     def _best_is_looked_for(self) -> Self:

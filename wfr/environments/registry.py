@@ -14,7 +14,9 @@ from wfr.config import Config, SandboxConfig, SearchConfig, ThinkActConfig
 from wfr.environments.base import Environment
 from wfr.environments.canvas import Canvas
 from wfr.environments.think_act import ThinkAct
+from wfr.grading.base import AnswerGrader
 from wfr.grading.grader import Grader
+from wfr.grading.judge import JudgedGrader
 from wfr.grading.maths_process import MathsProcess
 from wfr.operators.library import make_nodes, make_pool
 from wfr.operators.search import Search
@@ -45,7 +47,9 @@ class EnvironmentFactory:
         self._sandbox = LazySandbox(config.sandbox)
         self._maths = MathsProcess()
         self._executors = executors
-        grader = Grader(self._sandbox, self._maths)
+        grader: AnswerGrader = Grader(self._sandbox, self._maths)
+        if config.grading.judge:
+            grader = JudgedGrader(grader, executors)
         self._make = _maker(config.environment, source, self._sandbox, executors, grader)
 
     def __call__(self) -> Environment:
@@ -64,7 +68,7 @@ def _maker(
     source: TaskSource,
     sandbox: LazySandbox,
     backend: Backend,
-    grader: Grader,
+    grader: AnswerGrader,
 ) -> Callable[[], Environment]:
     if isinstance(config, CanvasConfig):
         search = Search(SearchConfig(), source.corpus())

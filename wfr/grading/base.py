@@ -32,6 +32,16 @@ class Gradable(Protocol):
         ...
 
     @property
+    def source(self) -> str:
+        """Where it came from; who pays for a judge."""
+        ...
+
+    @property
+    def question(self) -> str:
+        """What was asked."""
+        ...
+
+    @property
     def answers(self) -> Sequence[str]:
         """Every accepted answer."""
         ...
