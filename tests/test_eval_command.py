@@ -97,7 +97,7 @@ def test_comparison(call, tmp_path, require):
     [
         (["--policy", "nobody"], "neither a run directory nor a checkpoint"),
         (["--policy", "untrained"], "neither a run directory nor a checkpoint"),
-        (["--policy", "one_shot", WITHOUT_SANDBOX], "needs Programmer, Verify, Test"),
+        (["--policy", "fixed_workflow", "--set=environment.pool=[Plan, Custom]"], "needs Review"),
         (["--policy", "heuristic", "--set=environment={kind: think_act}"], "kind=canvas"),
         (["--policy", "direct", "--set=environment.pool=[Nothing]"], "does not know Nothing"),
     ],

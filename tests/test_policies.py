@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 
 import pytest
@@ -54,7 +55,7 @@ def setting(kind="think_act", pool=POOL, **options):
 
 def played(environment, policy, task, where=None):
     kind = "canvas" if hasattr(environment, "view") else "think_act"
-    made = make_policies(policy, where or setting(kind))
+    made = make_policies(policy, dataclasses.replace(where or setting(kind), backend=RuleBased()))
     return asyncio.run(play(environment, made, task, policy=policy, dataset="d"))
 
 
@@ -102,6 +103,43 @@ def test_every_policy_finishes_a_canvas(policy, task):
 def test_whole_workflows_solve_what_the_executor_can_solve(policy):
     assert played(make_canvas(), policy, QA).correct == 1.0
     assert played(make_canvas(), policy, MATH).correct == 1.0
+
+
+def written(*replies, task=QA):
+    """What a canvas episode of `one_shot` comes to when its model replies like this."""
+    backend = FakeBackend(*replies)
+    where = dataclasses.replace(setting("canvas"), backend=backend)
+    made = make_policies("one_shot", where)
+    result = asyncio.run(play(make_canvas(), made, task, policy="one_shot", dataset="d"))
+    return result, backend
+
+
+def test_a_workflow_is_written_once_built_and_scored():
+    result, backend = written("<workflow>[Custom, AnswerGenerate] -> Aggregate</workflow>")
+    assert (result.stop_reason, result.correct, result.turns) == ("finished", 1.0, 3)
+    assert result.operators["OneShot"] == 1
+    assert result.cost_usd == pytest.approx(0.01)
+    (request,) = backend.requests
+    assert request.operator == "OneShot"
+    assert "Eltra" in request.prompt
+    assert "- Aggregate:" in request.prompt
+
+
+def test_a_reply_that_cannot_be_read_is_asked_for_once_more():
+    result, backend = written("Plan ->", "<workflow>Custom</workflow>")
+    assert (result.correct, result.metrics["format_faults"]) == (1.0, 0)
+    assert "cannot be used" in backend.requests[1].prompt
+
+
+@pytest.mark.parametrize(
+    "reply", ["no idea", "<workflow>Plan -> Nobody</workflow>", "<workflow>[[</workflow>"]
+)
+def test_a_second_such_reply_is_played_and_counts_as_a_fault_of_form(reply):
+    result, backend = written(reply, reply)
+    assert len(backend.requests) == 2
+    assert result.correct == 0.0
+    assert result.metrics["refused"] + result.metrics["format_faults"] >= 1
+    assert not result.stop_reason.endswith("failed")
 
 
 def test_the_default_gate_lets_the_fixed_workflow_finish():

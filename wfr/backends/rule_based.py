@@ -183,6 +183,20 @@ def _format(request: OperatorRequest, mistakes: Mistakes) -> str:
     return _reply(answer=short_answer(request.inputs["solution"][0]))
 
 
+def _one_shot(request: OperatorRequest, mistakes: Mistakes) -> str:
+    """A workflow by the problem's type alone."""
+    solver, check = _ONE_SHOT.get(request.inputs["kind"][0], _ONE_SHOT[""])
+    last = "" if check == "Test" else " -> Format"
+    return _reply(workflow=f"Plan -> {solver} -> {check} ? done : Revise{last}")
+
+
+_ONE_SHOT: Mapping[str, tuple[str, str]] = {
+    "": ("Custom", "Review"),
+    "math": ("Programmer", "Verify"),
+    "code": ("Programmer", "Test"),
+}
+
+
 _RULES: Mapping[str, Callable[[OperatorRequest, Mistakes], str]] = {
     "Plan": _plan,
     "Decompose": _decompose,
@@ -198,4 +212,5 @@ _RULES: Mapping[str, Callable[[OperatorRequest, Mistakes], str]] = {
     "MdEnsemble": _vote,
     "Aggregate": _aggregate,
     "Format": _format,
+    "OneShot": _one_shot,
 }

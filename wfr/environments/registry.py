@@ -56,6 +56,11 @@ class EnvironmentFactory:
         """A new environment; any number may run at once in one event loop."""
         return self._make()
 
+    @property
+    def executors(self) -> Executors:
+        """Who carries out operators."""
+        return self._executors
+
     async def close(self) -> None:
         """End the executors' connections and the processes of sandbox and grader."""
         await self._executors.close()

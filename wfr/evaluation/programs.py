@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Sequence
 
 from wfr.backends.hub import HubLike
@@ -33,10 +34,10 @@ async def evaluate_programs(
         PolicyError: a policy cannot play this configuration; nothing was played.
         BackendConfigError: no episode can be played with this executor.
     """
-    setting = Setting.of(config)
-    made = {name: make_policies(name, setting) for name in names}
     source = make_source(config)
     factory = make_factory(config, source, hub, "evaluation")
+    setting = dataclasses.replace(Setting.of(config), backend=factory.executors)
+    made = {name: make_policies(name, setting) for name in names}
     evaluation = _Evaluation(config, dataset, factory)
     try:
         for name, found in made.items():

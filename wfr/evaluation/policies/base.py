@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
+from wfr.backends.base import Backend
 from wfr.canvas_config import CanvasConfig
 from wfr.config import Config
 from wfr.environments.base import Environment
 from wfr.operators.base import OperatorSpec
 from wfr.operators.library import canvas_specs, declarations
 from wfr.tasks.source import Task
-from wfr.trajectory import Message
+from wfr.trajectory import Message, OperatorCall
 
 
 class PolicyError(ValueError):
@@ -27,18 +28,26 @@ class Policy(Protocol):
         ...
 
 
+@runtime_checkable
+class AsksExecutor(Protocol):
+    """A policy that asks an executor itself, besides what the environment does."""
+
+    calls: Sequence[OperatorCall]
+
+
 Policies: TypeAlias = Callable[[Environment], Policy]
 """A policy for the episodes of an environment."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Setting:
-    """What a policy plays: the kind of the environment and the operators on offer."""
+    """What a policy plays: the kind of the environment, the operators on offer, whom it may ask."""
 
     kind: str
     offered: Mapping[str, OperatorSpec]
     seed: int
     two_turn: bool = False
+    backend: Backend | None = None
 
     @classmethod
     def of(cls, config: Config) -> Setting:

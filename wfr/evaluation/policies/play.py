@@ -6,11 +6,12 @@ import dataclasses
 import time
 import traceback
 from collections import Counter
+from collections.abc import Sequence
 
 from wfr.backends.base import BackendConfigError
 from wfr.backends.spending import charged_to
 from wfr.environments.base import Environment
-from wfr.evaluation.policies.base import Policies
+from wfr.evaluation.policies.base import AsksExecutor, Policies
 from wfr.evaluation.prediction import Prediction
 from wfr.tasks.source import Task
 from wfr.trajectory import Message, OperatorCall, StopReason, WorldFailureError
@@ -20,6 +21,7 @@ from wfr.trajectory import Message, OperatorCall, StopReason, WorldFailureError
 class _Episode:
     turns: int = 0
     calls: list[OperatorCall] = dataclasses.field(default_factory=list)
+    asked: Sequence[OperatorCall] = ()
 
 
 async def play(
@@ -55,9 +57,9 @@ async def play(
         stop_reason=reason.value,
         turns=episode.turns,
         seconds=time.perf_counter() - started,
-        cost_usd=sum(call.cost_usd for call in episode.calls),
+        cost_usd=sum(call.cost_usd for call in (*episode.calls, *episode.asked)),
         metrics=metrics,
-        operators=dict(Counter(call.operator for call in episode.calls)),
+        operators=dict(Counter(call.operator for call in (*episode.calls, *episode.asked))),
     )
 
 
@@ -70,6 +72,8 @@ async def _play(
     messages = list(step.messages)
     while not step.last:
         text = await player.act(asked, messages)
+        if isinstance(player, AsksExecutor):
+            episode.asked = player.calls
         step = await environment.step(text, "stop")
         episode.turns += 1
         episode.calls.extend(step.calls)
