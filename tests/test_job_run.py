@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -24,10 +26,12 @@ train: {steps: STEPS, groups_per_batch: 4, checkpoint_every: 2}
 
 
 @pytest.fixture
-def cluster():
-    """A head node with its job server; the address of the latter."""
+def cluster(monkeypatch):
+    """A head node with its job server, started with the environment's `python` on its path."""
     import ray
 
+    here = str(Path(sys.executable).parent)
+    monkeypatch.setenv("PATH", os.pathsep.join([here, os.environ["PATH"]]))
     context = ray.init(include_dashboard=True, num_cpus=2, object_store_memory=300 << 20)
     yield f"http://{context.dashboard_url}"
     ray.shutdown()
