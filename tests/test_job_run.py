@@ -21,7 +21,7 @@ environment: {prompt: question, max_turns: 4, max_response_tokens: 400, max_turn
 warmstart: {steps: 2, batch: 8}
 rollout: {group_size: 4}
 learner: {max_tokens: 2048}
-train: {steps: STEPS, groups_per_batch: 4, checkpoint_every: 2}
+train: {steps: 500, groups_per_batch: 4, checkpoint_every: 2}
 """
 
 
@@ -54,31 +54,30 @@ def test_a_run_is_submitted_ended_in_order_and_gone_on_with(cluster, tmp_path):
     here, run = tmp_path / "here", tmp_path / "shared" / "far"
     here.mkdir()
     config = here / "run.yaml"
-    text = YAML.replace("RUNS", str(run.parent))
-    config.write_text(text.replace("STEPS", "500"))
+    config.write_text(YAML.replace("RUNS", str(run.parent)))
     at = ("--address", cluster)
-    options = (config, *at, "--working-dir", here)
 
-    submitted = json.loads(_wfr("submit", *options, "--no-follow", "--json"))
-    assert submitted["directory"] == str(run)
-    end = time.monotonic() + 400
-    while len(_steps(run)) < 3:
-        row = json.loads(_wfr("jobs", "status", submitted["id"], *at, "--json"))
-        assert row["status"] in {"PENDING", "RUNNING"}, _wfr("jobs", "logs", submitted["id"], *at)
-        assert time.monotonic() < end, _wfr("jobs", "logs", submitted["id"], *at)
-        time.sleep(1)
-    _wfr("jobs", "stop", submitted["id"], *at)
-    log = _wfr("jobs", "logs", submitted["id"], *at, "--follow", code=1)
-    assert "ending in order" in log
+    def play(steps, *options):
+        """Submit, let it take so many steps, ask it to end; its log."""
+        arguments = (config, *at, "--working-dir", here, "--no-follow", "--json", *options)
+        submitted = json.loads(_wfr("submit", *arguments))
+        assert submitted["directory"] == str(run)
+        job, end = submitted["id"], time.monotonic() + 300
+        while len(_steps(run)) < steps:
+            status = json.loads(_wfr("jobs", "status", job, *at, "--json"))["status"]
+            assert status in {"PENDING", "RUNNING"}, _wfr("jobs", "logs", job, *at)
+            assert time.monotonic() < end, _wfr("jobs", "logs", job, *at)
+            time.sleep(1)
+        _wfr("jobs", "stop", job, *at)
+        log = _wfr("jobs", "logs", job, *at, "--follow", code=1)
+        assert "ending in order" in log
+        assert json.loads((run / "summary.json").read_text())["status"] == "stopped"
+        assert (run / "checkpoints" / str(max(_steps(run)))).is_dir()
+        return log
+
+    play(3)
     done = max(_steps(run))
-    assert json.loads((run / "summary.json").read_text())["status"] == "stopped"
-    assert (run / "checkpoints" / str(done)).is_dir()
-
-    config.write_text(text.replace("STEPS", str(done + 2)))
-    out = _wfr("submit", *options, "--resume")
-    assert f"resuming at version {done}" in out
-    assert _steps(run) == list(range(1, done + 3))
-    assert [row["status"] for row in json.loads(_wfr("jobs", "list", *at, "--json"))] == [
-        "SUCCEEDED",
-        "STOPPED",
-    ]
+    assert f"resuming at version {done}" in play(done + 2, "--resume")
+    assert _steps(run) == list(range(1, max(_steps(run)) + 1))
+    listed = json.loads(_wfr("jobs", "list", *at, "--json"))
+    assert [row["status"] for row in listed] == ["STOPPED", "STOPPED"]
