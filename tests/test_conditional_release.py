@@ -61,6 +61,21 @@ def test_a_run_that_is_not_done_is_no_result(runs):
     assert pq.read_table(runs / "runs.parquet").num_rows == 7
 
 
+def test_the_second_half_of_the_sampled_episodes_is_described(runs):
+    for arm, low in zip(study.ARMS, (6.0, 4.0), strict=True):
+        for seed in (1, 2, 3):
+            lines = [
+                {"kind": "step", "step": step, "reward/operators": low + seed * (step > 2)}
+                | {"reward/gate": 0.5, "reward/correct": 0.5}
+                for step in (1, 2, 3, 4)
+            ]
+            path = runs / study._name(arm, seed) / "metrics.jsonl"
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = report(runs)
+    assert "| operators | -2.00 | -2.00, -2.00, -2.00 |" in result.stdout
+    assert (runs / "curves.svg").read_text().startswith("<?xml")
+
+
 def test_nothing_to_report(tmp_path):
     assert report(tmp_path).exit_code == 1
 

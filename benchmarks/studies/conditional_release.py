@@ -15,7 +15,9 @@ contains zero, these runs do not show it; if it lies above, they contradict it. 
 that failed is named. Beside them, without training: the heuristic router as a policy.
 
 The study can be interrupted: a run whose summary says `done` is not repeated. Results: Parquet with
-one row per run, and a table in Markdown.
+one row per run, and a table in Markdown. What was looked at afterwards, and is therefore a
+description and no test: `curves.svg`, how operators, open gates and right answers of the sampled
+episodes went over the steps, and the mean difference over the second half of training.
 """
 
 from __future__ import annotations
@@ -64,7 +66,10 @@ def main(
         typer.echo(f"no finished run in {out}", err=True)
         raise typer.Exit(1)
     pq.write_table(pa.Table.from_pylist(rows), out / "runs.parquet")
-    text = report(rows)
+    steps = list(_steps(out, seeds))
+    text = report(rows) + described(steps)
+    if steps:
+        draw(steps, out / "curves.svg")
     (out / "report.md").write_text(text, encoding="utf-8")
     typer.echo(text)
 
@@ -109,6 +114,81 @@ def report(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"{max(found):+.2f} | {shown} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def described(steps: Sequence[Mapping[str, Any]]) -> str:
+    """The sampled episodes of the second half of training, as Markdown; empty without steps."""
+    if not steps:
+        return ""
+    late = [row for row in steps if row["step"] > max(s["step"] for s in steps) / 2]
+    lines = ["", "| sampled, second half, always − by the gate | mean | per seed |", "|---|---|---|"]
+    for outcome in CURVES:
+        means: dict[tuple[str, int], list[float]] = {}
+        for row in late:
+            means.setdefault((row["arm"], row["seed"]), []).append(row[outcome])
+        rows = [
+            {"arm": arm, "seed": seed, outcome: statistics.mean(values)}
+            for (arm, seed), values in means.items()
+        ]
+        found = differences(rows, outcome)
+        if found:
+            shown = ", ".join(f"{value:+.2f}" for value in found)
+            lines.append(f"| {outcome} | {statistics.mean(found):+.2f} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(steps: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Plot the sampled episodes over the steps: a line per run, a colour per arm."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(CURVES), figsize=(4 * len(CURVES), 3.2))
+    for axis, outcome in zip(axes, CURVES, strict=True):
+        for arm, colour in zip(ARMS, ("#0b6bcb", "#c2410c"), strict=True):
+            seeds = sorted({row["seed"] for row in steps if row["arm"] == arm})
+            for seed in seeds:
+                line = [row for row in steps if (row["arm"], row["seed"]) == (arm, seed)]
+                axis.plot(
+                    [row["step"] for row in line],
+                    _smooth([row[outcome] for row in line]),
+                    color=colour,
+                    alpha=0.8,
+                    label=arm if seed == seeds[0] else None,
+                )
+        axis.set(title=CURVES[outcome], xlabel="optimizer step")
+        axis.grid(alpha=0.3)
+    axes[0].legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path)
+    pyplot.close(figure)
+
+
+CURVES: Mapping[str, str] = {
+    "operators": "operators in the workflow",
+    "gate": "share of open gates",
+    "correct": "share of right answers",
+}
+
+
+def _smooth(values: Sequence[float], width: int = 5) -> list[float]:
+    """Means of the last `width` values."""
+    return [statistics.mean(values[max(0, i - width + 1) : i + 1]) for i in range(len(values))]
+
+
+def _steps(out: Path, seeds: int) -> Iterator[dict[str, Any]]:
+    """What the sampled episodes of each step of each finished run were like."""
+    for arm in ARMS:
+        for seed in range(1, seeds + 1):
+            path = out / _name(arm, seed) / "metrics.jsonl"
+            if _summary(out, arm, seed).get("status") != "done" or not path.exists():
+                continue
+            for line in path.read_text("utf-8").splitlines():
+                record = json.loads(line)
+                if record["kind"] == "step":
+                    values = {name: record[f"reward/{name}"] for name in CURVES}
+                    yield {"arm": arm, "seed": seed, "step": record["step"], **values}
 
 
 def _warm_start(out: Path, seed: int) -> Path:
