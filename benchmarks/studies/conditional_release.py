@@ -121,7 +121,8 @@ def described(steps: Sequence[Mapping[str, Any]]) -> str:
     if not steps:
         return ""
     late = [row for row in steps if row["step"] > max(s["step"] for s in steps) / 2]
-    lines = ["", "| sampled, second half, always − by the gate | mean | per seed |", "|---|---|---|"]
+    lines = ["", "| sampled, second half, always − by the gate | mean | per seed |"]
+    lines += ["|---|---|---|"]
     for outcome in CURVES:
         means: dict[tuple[str, int], list[float]] = {}
         for row in late:
