@@ -11,6 +11,7 @@ import ray
 from prometheus_client import CollectorRegistry
 
 from cluster.exporter import exporter, targets
+from cluster.indexing import index_corpus
 from cluster.offline import OfflineRun
 from cluster.progress import Progress
 from cluster.resume import find
@@ -40,6 +41,7 @@ def launch(
         FileExistsError: the run directory holds another run.
         RecoveryError: what is left of the run to resume does not suffice.
         ConfigError: the exporter's port is taken.
+        FormatError: the corpus to search is none.
     """
     batches = None
     if recording is not None:
@@ -52,6 +54,7 @@ def launch(
         if address:
             progress.note(f"metrics at http://{address}/metrics")
             directory.write_json(TARGETS, targets(config.run.name, address))
+        index_corpus(config, progress.note)
         start_ray()
         try:
             topology = Topology(config, directory.path)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from wfr.backends.rule_based import RuleBased
 from wfr.canvas_config import CanvasConfig
-from wfr.config import SearchConfig
 from wfr.environments.canvas import Canvas
 from wfr.environments.canvas_feedback import disarm
 from wfr.environments.canvas_router import heuristic_policy
@@ -19,7 +18,9 @@ from wfr.grading.grader import Grader
 from wfr.grading.maths_process import MathsProcess
 from wfr.operators.library import make_nodes
 from wfr.operators.search import Search
+from wfr.retrieval.memory_index import MemoryIndex
 from wfr.sandbox import Result, Status
+from wfr.search_config import SearchConfig
 from wfr.tasks.source import Document, Task
 from wfr.testing import EnvironmentConformance, play
 from wfr.trajectory import StopReason, TurnKind
@@ -72,7 +73,7 @@ def make(**options):
     options = {"finish_gate": OPEN, **options}
     config = CanvasConfig.model_validate(options)
     sandbox = Interpreting()
-    search = Search(SearchConfig(), ())
+    search = Search(SearchConfig(), MemoryIndex(()))
     nodes = make_nodes(config.pool, search=search, sandbox=sandbox, backend=RuleBased())
     return Canvas(config, nodes, Grader(sandbox, MathsProcess()))
 

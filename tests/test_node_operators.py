@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wfr.backends.base import Completion
-from wfr.config import SandboxConfig, SearchConfig
+from wfr.config import SandboxConfig
 from wfr.operators.base import Scope
 from wfr.operators.library import (
     LIBRARY,
@@ -35,7 +35,9 @@ from wfr.operators.reply import Field, UnusableReplyError, read_fields
 from wfr.operators.search import Search
 from wfr.operators.values import NodeInput, Value, ValueKind
 from wfr.operators.voting import normal, vote
+from wfr.retrieval.memory_index import MemoryIndex
 from wfr.sandbox import Result, Sandbox, Status, TestOutcome
+from wfr.search_config import SearchConfig
 from wfr.tasks.source import Document
 from wfr.testing import FakeBackend, FakeSandbox
 from wfr.trajectory import StopReason, WorldFailureError
@@ -53,7 +55,7 @@ class Table:
         self.backend = FakeBackend(*script)
         self.sandbox = FakeSandbox(outcomes)
         self.meter = Meter()
-        search = Search(SearchConfig(), (Document("Rome", "Rome , capital of Italy"),))
+        search = Search(SearchConfig(), MemoryIndex((Document("Rome", "Rome , capital of Italy"),)))
         self.nodes = make_nodes(NAMES, search=search, sandbox=self.sandbox, backend=self.backend)
 
     def run(self, name, *previous, problem="2 + 2?", instruction="", scope=SCOPE, sample=0):
@@ -382,7 +384,10 @@ def test_public_tests_run_in_the_real_sandbox(require):
     async def verdicts():
         async with Sandbox(SandboxConfig(processes=1)) as sandbox:
             nodes = make_nodes(
-                ("Test",), search=Search(SearchConfig(), ()), sandbox=sandbox, backend=FakeBackend()
+                ("Test",),
+                search=Search(SearchConfig(), MemoryIndex(())),
+                sandbox=sandbox,
+                backend=FakeBackend(),
             )
             programs = ("def f(x): return x + 1", "def f(x): return 2", "import sys; sys.exit(0)")
             values = [Value(code, code=code) for code in programs]

@@ -9,14 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wfr.backends.base import Completion
-from wfr.config import SearchConfig
 from wfr.operators.base import ArgumentError, Scope, read_inputs, tagged
 from wfr.operators.ensemble import _label
 from wfr.operators.library import NAMES, POOLS, PROMPTED, make_pool, pool_names
 from wfr.operators.programmer import Programmer
 from wfr.operators.prompted import PromptedOperator
 from wfr.operators.search import Search
+from wfr.retrieval.memory_index import MemoryIndex
 from wfr.sandbox import Result, Status
+from wfr.search_config import SearchConfig
 from wfr.testing import FakeBackend, FakeSandbox
 from wfr.trajectory import StopReason, WorldFailureError
 
@@ -52,7 +53,7 @@ def test_pools_of_the_paper():
 
 @pytest.mark.parametrize("pool", [*POOLS, ("Search",), NAMES])
 def test_make_pool_keeps_the_order(pool):
-    search = Search(SearchConfig(), ())
+    search = Search(SearchConfig(), MemoryIndex(()))
     made = make_pool(pool, search=search, sandbox=FakeSandbox(), backend=FakeBackend())
     assert tuple(made) == pool_names(pool)
     assert all(operator.spec.name == name for name, operator in made.items())

@@ -14,7 +14,7 @@ from tests.test_canvas import CODE, MATH, OPEN, QA, Interpreting
 from tests.test_canvas import make as make_canvas
 from wfr.backends.base import BackendConfigError, BackendError
 from wfr.backends.rule_based import RuleBased
-from wfr.config import Config, SearchConfig, ThinkActConfig
+from wfr.config import Config, ThinkActConfig
 from wfr.environments.think_act import ThinkAct
 from wfr.evaluation.policies.base import PolicyError, Setting
 from wfr.evaluation.policies.mutation import mutated
@@ -25,6 +25,8 @@ from wfr.evaluation.policies.search import search
 from wfr.evaluation.policies.tool_script import Seen, ToolCall
 from wfr.operators.library import make_pool
 from wfr.operators.search import Search
+from wfr.retrieval.memory_index import MemoryIndex
+from wfr.search_config import SearchConfig
 from wfr.tasks.source import Document, Task
 from wfr.testing import FakeBackend
 from wfr.trajectory import WorldFailureError
@@ -39,7 +41,7 @@ def think_act(pool=POOL, backend=None):
     config = ThinkActConfig(pool=pool, search=SearchConfig(style="text"))
     operators = make_pool(
         pool,
-        search=Search(config.search, CORPUS),
+        search=Search(config.search, MemoryIndex(CORPUS)),
         sandbox=Interpreting(),
         backend=backend or RuleBased(),
     )

@@ -23,7 +23,13 @@ from cluster.preflight.machine import (
     port_checks,
     shared_memory_check,
 )
-from cluster.preflight.run import differences, directory_check, operator_check, task_check
+from cluster.preflight.run import (
+    corpus_check,
+    differences,
+    directory_check,
+    operator_check,
+    task_check,
+)
 from wfr.config import Config, parse_config
 
 NEED = Footprint(memory=6 * GIB, shared_memory=GIB // 4, disk=GIB)
@@ -315,7 +321,7 @@ def test_every_question_is_asked_of_this_machine(tmp_path, monkeypatch):
         "sandbox",
     ):
         assert name in names
-    assert names[-4:] == ["model", "tasks", "operators", "run directory"]
+    assert names[-5:] == ["model", "tasks", "corpus", "operators", "run directory"]
 
 
 def test_on_a_cluster_the_drivers_memory_is_not_asked(tmp_path, monkeypatch):
@@ -331,3 +337,16 @@ def test_flash_attention_needs_a_gpu(monkeypatch):
     assert not check.ok
     assert "learner.attention" in check.remedy
     assert all(check.name != "attention" for check in machine.machine_checks(parse_config({})))
+
+
+def test_a_corpus_without_passages_is_refused_with_the_first_row(tmp_path):
+    path = tmp_path / "c.jsonl"
+    path.write_text('{"title": "x"}\n')
+    config = parse_config({"environment": {"search": {"corpus": str(path)}}})
+    check = corpus_check(config)
+    assert not check.ok
+    assert "holds no passage" in check.detail
+    assert "line 1: has none of the fields text" in check.detail
+    path.write_text('{"text": "Ada"}\n')
+    assert corpus_check(config).ok
+    assert not corpus_check(parse_config({"environment": {"search": {"corpus": "none"}}})).ok

@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wfr.config import SearchConfig, ThinkActConfig
+from wfr.config import ThinkActConfig
 from wfr.environments.base import StepType
 from wfr.environments.observations import cut_middle, disarm
 from wfr.environments.think_act import ThinkAct
 from wfr.operators.library import make_pool, pool_names
 from wfr.operators.search import Search
+from wfr.retrieval.memory_index import MemoryIndex
 from wfr.sandbox import Result, Status
+from wfr.search_config import SearchConfig
 from wfr.tasks.source import Document, Task
 from wfr.testing import EnvironmentConformance, FakeBackend, FakeSandbox, play
 from wfr.trajectory import StopReason, TurnKind, WorldFailureError
@@ -32,7 +34,7 @@ def make(backend=None, sandbox=None, corpus=(), **options):
     config = ThinkActConfig(**options)
     pool = make_pool(
         config.pool,
-        search=Search(config.search, corpus),
+        search=Search(config.search, MemoryIndex(corpus)),
         sandbox=sandbox or FakeSandbox({"1931 - 1904": "27"}),
         backend=backend or FakeBackend("<answer>painter</answer>"),
     )

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from wfr.search_config import SearchConfig
 from wfr.section import Section
 
 CANVAS_REWARD_PRESETS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
@@ -98,6 +99,7 @@ class CanvasConfig(Section):
     history: Literal["full", "last_feedback"] = "full"
     """`full`: the director sees all its turns and their feedback; `last_feedback`: in every turn
     the prompt afresh, the current workflow and the last feedback, as in the released code."""
+    search: SearchConfig = SearchConfig()
     hints: bool = True
     """Name the type of the problem in the prompt."""
     router: Literal["off", "heuristic"] = "off"

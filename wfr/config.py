@@ -19,6 +19,7 @@ from wfr.canvas_config import CanvasConfig
 from wfr.executor_config import ExecutorConfig
 from wfr.learner_config import LearnerConfig
 from wfr.objective_config import ObjectiveConfig
+from wfr.search_config import SearchConfig
 from wfr.section import Section
 from wfr.tasks_config import TasksConfig
 from wfr.yaml_lines import key_lines, line_of
@@ -58,15 +59,6 @@ class ModelConfig(Section):
     """Number format of the sampler's weights."""
     max_length: int = Field(1024, ge=16)
     """Longest token sequence of one episode, prompt included."""
-
-
-class SearchConfig(Section):
-    """The Search operator's BM25 index."""
-
-    top_k: int = Field(1, ge=1, le=50)
-    """Passages returned per query."""
-    style: Literal["text", "titled"] = "titled"
-    """`titled`: numbered titles and snippets; `text`: the passages alone, one per line."""
 
 
 class ThinkActConfig(Section):
@@ -334,6 +326,21 @@ class Config(Section):
             raise ValueError(
                 f"grading.judge=true, but executor backend {name!r} is rule_based, which judges "
                 "nothing; name a language model in executor.operators.Judge"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_web_can_be_asked(self) -> Self:
+        if self.environment.search.engine != "web":
+            return self
+        executor = self.executor
+        name = executor.operators.get("Search", executor.default)
+        kind = getattr(executor.backends.get(name), "kind", name)
+        if kind not in ("serper", "custom", "recorded"):
+            raise ValueError(
+                f"environment.search.engine='web', but Search is carried out by executor backend "
+                f"{name!r} ({kind}), which searches nothing; name one of kind serper in "
+                "executor.operators.Search"
             )
         return self
 

@@ -87,42 +87,16 @@ class _Guarded(Section):
     price: PriceConfig = PriceConfig()
 
 
-class OpenAICompatibleConfig(_Guarded):
-    """Any server with OpenAI's chat completions."""
+class _Keyed(_Guarded):
+    """A server somewhere, which may want a key."""
 
-    kind: Literal["openai_compatible"] = "openai_compatible"
-    preset: Literal["openai", "deepseek", "qwen", "anthropic", "gemini", "vllm"] | None = None
-    """Fills in `base_url` and `api_key_env` of a provider."""
     base_url: str = ""
-    """Address up to and with `/v1`; needed without a preset."""
-    model: str = Field(min_length=1)
-    """Model name, as the server knows it."""
     api_key_env: str | None = None
     """Environment variable that holds the key, on every machine with rollout workers."""
     api_key_file: str | None = None
     """File that holds the key, instead of a variable."""
-    temperature: float | None = Field(None, ge=0)
-    """Used instead of the operator's own; 0 makes every call deterministic."""
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_tokens: int | None = Field(None, ge=1)
-    """Most tokens of a reply; an operator that asks for fewer gets fewer."""
-    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """Name of that limit in the request; newer OpenAI models want `max_completion_tokens`."""
     extra_body: dict[str, Any] = Field(default_factory=dict)
     """Further fields of the request's body."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_preset(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
-        preset = PRESETS.get(str(values.get("preset")))
-        if preset is None:
-            return values
-        filled: dict[str, Any] = {"base_url": preset.base_url}
-        if not values.get("api_key_file"):
-            filled["api_key_env"] = preset.api_key_env
-        return {**filled, **values}
 
     @field_validator("api_key_env", mode="before")
     @classmethod
@@ -153,12 +127,65 @@ class OpenAICompatibleConfig(_Guarded):
         return value
 
     @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if not self.base_url:
-            raise ValueError(f"base_url is missing; give it, or a preset: {', '.join(PRESETS)}")
+    def _one_key(self) -> Self:
         if self.api_key_env and self.api_key_file:
             raise ValueError("api_key_env and api_key_file contradict each other; name one of them")
         return self
+
+
+class OpenAICompatibleConfig(_Keyed):
+    """Any server with OpenAI's chat completions."""
+
+    kind: Literal["openai_compatible"] = "openai_compatible"
+    preset: Literal["openai", "deepseek", "qwen", "anthropic", "gemini", "vllm"] | None = None
+    """Fills in `base_url` and `api_key_env` of a provider."""
+    base_url: str = ""
+    """Address up to and with `/v1`; needed without a preset."""
+    model: str = Field(min_length=1)
+    """Model name, as the server knows it."""
+    temperature: float | None = Field(None, ge=0)
+    """Used instead of the operator's own; 0 makes every call deterministic."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int | None = Field(None, ge=1)
+    """Most tokens of a reply; an operator that asks for fewer gets fewer."""
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """Name of that limit in the request; newer OpenAI models want `max_completion_tokens`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        preset = PRESETS.get(str(values.get("preset")))
+        if preset is None:
+            return values
+        filled: dict[str, Any] = {"base_url": preset.base_url}
+        if not values.get("api_key_file"):
+            filled["api_key_env"] = preset.api_key_env
+        return {**filled, **values}
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if not self.base_url:
+            raise ValueError(f"base_url is missing; give it, or a preset: {', '.join(PRESETS)}")
+        return self
+
+
+class SerperConfig(_Keyed):
+    """Web search at Serper, or a server with its interface; for the operator Search alone."""
+
+    kind: Literal["serper"] = "serper"
+    base_url: str = "https://google.serper.dev/search"
+    """Address that takes searches."""
+    usd_per_search: float = Field(0.0, ge=0)
+    """What a search costs, in US dollars."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_variable(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or values.get("api_key_file"):
+            return values
+        return {"api_key_env": "SERPER_API_KEY", **values}
 
 
 class RuleBasedConfig(Section):
@@ -202,10 +229,15 @@ class CustomConfig(_Guarded):
 
 
 BackendConfig = Annotated[
-    OpenAICompatibleConfig | RuleBasedConfig | RecordedConfig | PoolConfig | CustomConfig,
+    OpenAICompatibleConfig
+    | SerperConfig
+    | RuleBasedConfig
+    | RecordedConfig
+    | PoolConfig
+    | CustomConfig,
     Field(discriminator="kind"),
 ]
-GuardedConfig = OpenAICompatibleConfig | CustomConfig
+GuardedConfig = OpenAICompatibleConfig | SerperConfig | CustomConfig
 
 
 class ServeConfig(_Guarded):
@@ -304,9 +336,19 @@ class ExecutorConfig(Section):
                 raise ValueError(
                     f"executor.{key}={name!r}: no such backend; known: {', '.join(sorted(known))}"
                 )
+            if name in self.searches and key != "operators.Search":
+                raise ValueError(
+                    f"executor.{key}={name!r} is a web search, which carries out Search alone; "
+                    "name it in executor.operators.Search"
+                )
         if self.serve and "serve" in self.backends:
             raise ValueError("executor.backends.serve: the name belongs to executor.serve")
         return self
+
+    @property
+    def searches(self) -> tuple[str, ...]:
+        """Names of the backends that search the web."""
+        return tuple(n for n, b in self.backends.items() if isinstance(b, SerperConfig))
 
     def _is_pool(self, name: str) -> bool:
         return isinstance(self.backends.get(name), PoolConfig)

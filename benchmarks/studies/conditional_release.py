@@ -66,10 +66,10 @@ def main(
         typer.echo(f"no finished run in {out}", err=True)
         raise typer.Exit(1)
     pq.write_table(pa.Table.from_pylist(rows), out / "runs.parquet")
-    steps = list(_steps(out, seeds))
-    text = report(rows) + described(steps)
-    if steps:
-        draw(steps, out / "curves.svg")
+    curves = list(_steps(out, seeds))
+    text = report(rows) + described(curves)
+    if curves:
+        draw(curves, out / "curves.svg")
     (out / "report.md").write_text(text, encoding="utf-8")
     typer.echo(text)
 

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from actors.worker import RepeatedFailureError
 from cluster.checkpoints import checkpoint_of
 from cluster.console import BAD_INPUT, FAILED, AsJson, ConfigFile, Overrides, fail, load
+from cluster.indexing import index_corpus
 from wfr.backends.base import BackendConfigError
 from wfr.config import Config, ConfigError
 from wfr.evaluation.datasets import datasets
@@ -82,6 +83,10 @@ def run(
     programs = [name for name in dict.fromkeys(policy) if name in NAMES]
     checkpoints = {n: _checkpoint(n, settings) for n in dict.fromkeys(policy) if n not in NAMES}
     found = _checked(settings, programs)
+    try:
+        index_corpus(settings, _note)
+    except ValueError as error:
+        fail(BAD_INPUT, f"environment.search.corpus: {error}")
     try:
         report = ReportDirectory(out or settings.run_dir.with_name(_eval_name(settings)), settings)
     except ValueError as error:

@@ -15,6 +15,7 @@ from cluster.preflight import checks, explain
 from wfr.config import Config, ConfigError
 from wfr.recording import Recording
 from wfr.schema import SchemaVersionError
+from wfr.tasks.rows import FormatError
 
 Overwrite = Annotated[bool, typer.Option(help="Replace the run that the run directory holds.")]
 Resume = Annotated[
@@ -71,6 +72,8 @@ def train(
         )
     except FileExistsError as error:
         fail(BAD_INPUT, str(error))
+    except FormatError as error:
+        fail(BAD_INPUT, f"environment.search.corpus: {error}")
     except ConfigError as error:
         fail(NOT_FIT, str(error))
     except (RunFailedError, RecoveryError) as error:
@@ -91,7 +94,7 @@ def _preflight(config: Config, *, overwrite: bool) -> None:
     results = checks(config, overwrite=overwrite)
     faults = explain(results)
     if faults:
-        bad_input = {"executors", "tasks", "model", "tokenizer", "run directory"}
+        bad_input = {"executors", "tasks", "corpus", "model", "tokenizer", "run directory"}
         failing = {check.name for check in results if not check.ok}
         fail(BAD_INPUT if failing <= bad_input else NOT_FIT, faults)
 

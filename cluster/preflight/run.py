@@ -10,6 +10,7 @@ from typing import Any
 from cluster.preflight.check import Check
 from wfr.config import Config
 from wfr.operators.library import LibraryError, pool_names
+from wfr.retrieval.passages import Skipped, passages
 from wfr.tasks.registry import make_source
 from wfr.tasks.source import TaskSource
 
@@ -48,6 +49,27 @@ def operator_check(config: Config) -> Check:
         ok,
         found,
         "in environment.pool name a preset, or operators as the message says",
+    )
+
+
+def corpus_check(config: Config) -> Check:
+    """The corpus that Search is to search holds passages; the first one is read."""
+    corpus = config.environment.search.corpus
+    if corpus is None:
+        return Check("corpus", ok=True, detail="the tasks' own passages")
+    skipped = Skipped()
+    try:
+        first = next(passages(corpus, skipped), None)
+    except (OSError, ValueError) as error:
+        ok, found = False, str(error)
+    else:
+        ok = first is not None
+        found = f"{corpus}" if ok else f"{corpus}: holds no passage; {skipped.first}"
+    return Check(
+        "corpus",
+        ok,
+        found,
+        "set environment.search.corpus to a file of passages (`text` or `contents`, `title`)",
     )
 
 

@@ -7,7 +7,7 @@ from cluster.preflight.director import model_checks
 from cluster.preflight.executors import executor_check
 from cluster.preflight.installation import installation_checks
 from cluster.preflight.machine import machine_checks
-from cluster.preflight.run import directory_check, operator_check, task_check
+from cluster.preflight.run import corpus_check, directory_check, operator_check, task_check
 from wfr.config import Config
 
 
@@ -25,6 +25,7 @@ def checks(config: Config, *, overwrite: bool = False) -> list[Check]:
         executor_check(config),
         *model_checks(config.model.path),
         task_check(config),
+        corpus_check(config),
         operator_check(config),
         directory_check(config, overwrite=overwrite),
     ]

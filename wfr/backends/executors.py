@@ -24,6 +24,7 @@ from wfr.backends.openai_compatible import OpenAICompatible
 from wfr.backends.pool import Pool
 from wfr.backends.recorded import read_recording
 from wfr.backends.rule_based import RuleBased
+from wfr.backends.serper import Serper
 from wfr.backends.spending import Account, current_account
 from wfr.backends.usage import Usage, UsageKey
 from wfr.executor_config import (
@@ -34,6 +35,7 @@ from wfr.executor_config import (
     PoolConfig,
     RecordedConfig,
     RuleBasedConfig,
+    SerperConfig,
 )
 from wfr.trajectory import StopReason, WorldFailureError
 
@@ -256,6 +258,8 @@ class Executors:
         match config:
             case OpenAICompatibleConfig():
                 return self._guard(OpenAICompatible(name, config), config)
+            case SerperConfig():
+                return self._guard(Serper(name, config), config)
             case CustomConfig():
                 return self._guard(_custom(name, config), config)
             case RecordedConfig():

@@ -8,12 +8,12 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from wfr.backends.base import BackendConfigError
-from wfr.executor_config import OpenAICompatibleConfig
+from wfr.executor_config import OpenAICompatibleConfig, SerperConfig
 
 _STRUCK_OUT = "[key]"
 
 
-def read_key(name: str, config: OpenAICompatibleConfig) -> SecretStr | None:
+def read_key(name: str, config: OpenAICompatibleConfig | SerperConfig) -> SecretStr | None:
     """The key of backend `name`, or nothing where none is configured.
 
     Raises:

@@ -7,8 +7,6 @@ error here and not an object with holes.
 
 from __future__ import annotations
 
-import datetime
-import email.utils
 import json
 import re
 import sys
@@ -27,6 +25,7 @@ from wfr.backends.base import (
     RejectedError,
 )
 from wfr.backends.keys import read_key, redact
+from wfr.backends.retry_after import retry_after
 from wfr.executor_config import OpenAICompatibleConfig
 
 _NO_KEY = "none"  # the client insists on one; servers without keys ignore it
@@ -169,10 +168,15 @@ class OpenAICompatible:
         """Sort a reply with an error status: raise, or say what the model's filter says."""
         code, said = error.status_code, redact(str(error.message), self._key)[:_SHOWN]
         text = f"HTTP {code}: {said}"
+        pause = retry_after(error.response.headers.get("retry-after", ""))
         if code in (400, 413, 422):
             return self._rejected(text, f"{said} {error.code}")
         if code == 429 and not _QUOTA.search(f"{error.code} {said}"):
-            raise BackendError(f"{self.name}: {text}", _retry_after(error.response), busy=True)
+            raise BackendError(
+                f"{self.name}: {text}",
+                pause,
+                busy=True,
+            )
         # An address that has worked before and is gone now belongs to a server that is down.
         if code in _REMEDIES and not (code in (404, 405) and self._works):
             raise BackendConfigError(self._advice(text, _REMEDIES[code]))
@@ -180,7 +184,7 @@ class OpenAICompatible:
             raise BackendConfigError(self._advice(text, _REMEDIES[402]))
         if 300 <= code < 400:
             raise BackendConfigError(self._advice(text, "it redirects; set base_url to the target"))
-        raise BackendError(f"{self.name}: {text}", _retry_after(error.response))
+        raise BackendError(f"{self.name}: {text}", pause)
 
     def _rejected(self, text: str, said: str) -> Completion:
         if _FILTERED.search(said):
@@ -206,17 +210,3 @@ class OpenAICompatible:
 def _why(error: BaseException) -> str:
     cause = error.__cause__ or error
     return f"no reply: {type(cause).__name__}: {cause}"
-
-
-def _retry_after(response: httpx2.Response) -> float | None:
-    """Seconds that the server asks to be left alone: a number, or a date (RFC 9110, 10.2.3)."""
-    text = response.headers.get("retry-after", "")
-    try:
-        return max(float(text), 0.0)
-    except ValueError:
-        pass
-    try:
-        then = email.utils.parsedate_to_datetime(text)
-        return max((then - datetime.datetime.now(datetime.UTC)).total_seconds(), 0.0)
-    except (TypeError, ValueError):
-        return None

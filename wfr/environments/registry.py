@@ -10,7 +10,7 @@ from wfr.backends.base import Backend
 from wfr.backends.executors import Executors
 from wfr.backends.hub import Hub, HubLike
 from wfr.canvas_config import CanvasConfig
-from wfr.config import Config, SandboxConfig, SearchConfig, ThinkActConfig
+from wfr.config import Config, SandboxConfig, ThinkActConfig
 from wfr.environments.base import Environment
 from wfr.environments.canvas import Canvas
 from wfr.environments.think_act import ThinkAct
@@ -19,9 +19,12 @@ from wfr.grading.grader import Grader
 from wfr.grading.judge import JudgedGrader
 from wfr.grading.maths_process import MathsProcess
 from wfr.operators.library import make_nodes, make_pool
-from wfr.operators.search import Search
+from wfr.operators.search import Index, Search
+from wfr.retrieval.disk_index import open_index
+from wfr.retrieval.memory_index import MemoryIndex
 from wfr.sandbox import Result, Sandbox
 from wfr.sandbox.confinement import SandboxUnavailableError
+from wfr.search_config import SearchConfig
 from wfr.tasks.source import TaskSource
 from wfr.trajectory import StopReason, WorldFailureError
 
@@ -75,13 +78,25 @@ def _maker(
     backend: Backend,
     grader: AnswerGrader,
 ) -> Callable[[], Environment]:
+    search = Search(config.search, index_of(config.search, source), _web(config.search, backend))
     if isinstance(config, CanvasConfig):
-        search = Search(SearchConfig(), source.corpus())
         nodes = make_nodes(config.pool, search=search, sandbox=sandbox, backend=backend)
         return functools.partial(Canvas, config, nodes, grader)
-    search = Search(config.search, source.corpus())
     pool = make_pool(config.pool, search=search, sandbox=sandbox, backend=backend)
     return functools.partial(ThinkAct, config, pool, grader)
+
+
+def index_of(
+    config: SearchConfig, source: TaskSource, progress: Callable[[str, int], None] | None = None
+) -> Index:
+    """The passages that all tasks share; raises FormatError for a corpus that is none."""
+    if config.corpus is None:
+        return MemoryIndex(source.corpus())
+    return open_index(config.corpus, config.index_dir, progress)
+
+
+def _web(config: SearchConfig, backend: Backend) -> Backend | None:
+    return backend if config.engine == "web" else None
 
 
 class LazySandbox:

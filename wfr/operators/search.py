@@ -1,24 +1,22 @@
-"""Search: BM25 (bm25s) over the task's own passages or the corpus that all tasks share."""
+"""Search: passages that share words with a query, from an index or from the web."""
 
 from __future__ import annotations
 
-import re
+import json
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Protocol
 
-import bm25s
-import numpy as np
-
-from wfr.config import SearchConfig
+from wfr.backends.base import Backend, OperatorRequest
 from wfr.operators.base import OperatorSpec, Outcome, Scope, read_inputs
 from wfr.operators.meter import Meter
 from wfr.operators.values import NodeInput, NodeOutcome, Value
+from wfr.retrieval.memory_index import MemoryIndex
+from wfr.search_config import SearchConfig
 from wfr.tasks.source import Document
 from wfr.trajectory import OperatorCall
 
-_WORD = re.compile(r"\w+")
-_EXTRA_TITLES = 3
 _NOTHING_FOUND = "no results"
 
 SPEC = OperatorSpec(
@@ -33,53 +31,33 @@ SPEC = OperatorSpec(
 )
 
 
-class Index:
-    """A BM25 index (k1 1.2, b 0.5); a title counts three times on top of the text.
-
-    >>> Index([Document("Ape", "Ape city , river Egl")]).search("river of Ape", 1)[0].title
-    'Ape'
-    """
-
-    def __init__(self, documents: Sequence[Document]) -> None:
-        """Index the documents; there may be none."""
-        self._documents = documents
-        words = [_words(d.text) + _words(d.title) * _EXTRA_TITLES for d in documents]
-        self._bm25: bm25s.BM25 | None = None
-        if any(words):
-            self._bm25 = bm25s.BM25(k1=1.2, b=0.5, method="lucene", backend="numpy")
-            self._bm25.index(words, show_progress=False)
+class Index(Protocol):
+    """Something that finds passages in no time worth waiting for."""
 
     def search(self, query: str, top_k: int) -> list[Document]:
-        """At most `top_k` documents that share a word with the query, best first.
-
-        Equal scores go to the earlier document.
-        """
-        if self._bm25 is None:
-            return []
-        ids = self._bm25.get_tokens_ids(_words(query))
-        scores = self._bm25.get_scores_from_ids(ids)
-        if top_k == 1:
-            best = int(scores.argmax())
-            return [self._documents[best]] if scores[best] > 0 else []
-        found = np.flatnonzero(scores > 0)
-        order = found[np.argsort(-scores[found], kind="stable")]
-        return [self._documents[i] for i in order[:top_k]]
+        """At most `top_k` passages, best first."""
+        ...
 
 
 class Search:
-    """The Search operator; an index is built once per corpus and kept."""
+    """The Search operator over an index, or over the web if it is given a backend to ask."""
 
     spec = SPEC
 
     def __init__(
-        self, config: SearchConfig, corpus: Sequence[Document], kept_indexes: int = 64
+        self,
+        config: SearchConfig,
+        shared: Index,
+        backend: Backend | None = None,
+        kept_indexes: int = 64,
     ) -> None:
-        """Index the shared corpus now; keep the indexes of the last `kept_indexes` tasks."""
+        """Find in `shared`, or in a task's own passages; keep the indexes of the last tasks."""
         self._config = config
-        self._shared = Index(corpus)
-        self._own: OrderedDict[str, Index] = OrderedDict()
+        self._shared = shared
+        self._backend = backend
+        self._own: OrderedDict[str, MemoryIndex] = OrderedDict()
         self._kept = kept_indexes
-        self.parameters = f"{config.top_k} {config.style}"
+        self.parameters = f"{config.engine} {config.top_k} {config.style}"
 
     async def run(self, inputs: NodeInput, scope: Scope, meter: Meter) -> NodeOutcome:
         """Find passages for the node's prompt, or for the problem where it has none."""
@@ -89,17 +67,36 @@ class Search:
         return NodeOutcome(Value(outcome.text))
 
     async def call(self, argument: str, scope: Scope) -> Outcome:
-        """Find passages; raises ArgumentError for an empty query."""
+        """Find passages; raises ArgumentError for an empty query, and what the backend raises."""
         query = read_inputs(self.spec, argument)["content"][0]
+        if self._backend is not None:
+            return await self._ask(self._backend, query)
         started = time.perf_counter()
         found = self._index(scope).search(query, self._config.top_k)
         call = OperatorCall(self.spec.name, "bm25", time.perf_counter() - started)
         return Outcome(self._show(query, found), call)
 
+    async def _ask(self, backend: Backend, query: str) -> Outcome:
+        started = time.perf_counter()
+        inputs = {"query": (query,), "top_k": (str(self._config.top_k),)}
+        reply = await backend.complete(OperatorRequest(self.spec.name, inputs, query))
+        call = OperatorCall(
+            self.spec.name,
+            reply.backend or backend.name,
+            time.perf_counter() - started,
+            cost_usd=reply.cost_usd,
+            cache_hit=reply.cache_hit,
+            status=reply.status,
+        )
+        if reply.status != "ok":
+            return Outcome(reply.text, call)
+        found = [Document(hit["title"], hit["text"]) for hit in json.loads(reply.text)]
+        return Outcome(self._show(query, found[: self._config.top_k]), call)
+
     def _index(self, scope: Scope) -> Index:
         if not scope.corpus:
             return self._shared
-        index = self._own.pop(scope.task_id, None) or Index(scope.corpus)
+        index = self._own.pop(scope.task_id, None) or MemoryIndex(scope.corpus)
         self._own[scope.task_id] = index
         if len(self._own) > self._kept:
             self._own.popitem(last=False)
@@ -112,7 +109,3 @@ class Search:
             return "\n".join(d.text for d in found)
         hits = (f"{i}. Title: {d.title}\nSnippet: {d.text}" for i, d in enumerate(found, 1))
         return "\n\n".join([f"Search results for '{query}':", *hits])
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
