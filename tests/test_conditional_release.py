@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks.studies import conditional_release as study
+from wfr.config import load_config
 
 
 def write_run(out, arm, seed, operators, status="done"):
@@ -74,6 +75,12 @@ def test_the_second_half_of_the_sampled_episodes_is_described(runs):
     result = report(runs)
     assert "| operators | -2.00 | -2.00, -2.00, -2.00 |" in result.stdout
     assert (runs / "curves.svg").read_text().startswith("<?xml")
+
+
+def test_overrides_of_both_arms_are_keys_of_the_configuration():
+    assert study.settings(None, None) == ()
+    config = load_config(study.CONFIG, study.settings(3, 0.1))
+    assert (config.train.steps, config.executor.backends["fallible"].mistakes) == (3, 0.1)
 
 
 def test_nothing_to_report(tmp_path):
