@@ -144,6 +144,18 @@ def test_with_the_last_feedback_only_every_turn_sees_the_prompt_the_workflow_and
     assert "Plan -> Custom" not in one.messages[-1].content
 
 
+def test_with_the_last_feedback_only_it_says_what_came_of_the_turns_before():
+    canvas = make(history="last_feedback")
+    canvas.reset(QA)
+    *_, last = play(canvas, [add("Plan"), "nonsense", add("Custom")])
+    (line,) = [x for x in last.messages[-1].content.splitlines() if "[Previous" in x]
+    assert line == (
+        "[Previous Actions]: added Plan as node_1; refused (no_action); added Custom as node_2"
+    )
+    *_, late = play(canvas, ["nonsense"] * 12)
+    assert late.messages[-1].content.count("refused") == 10
+
+
 @pytest.mark.parametrize("preset", ["paper", "released_code", "strict"])
 @pytest.mark.parametrize("task", [QA, MATH, CODE], ids=lambda task: task.id)
 def test_the_router_alone_solves_each_kind(task, preset):

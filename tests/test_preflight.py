@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from cluster.preflight import Check, checks, explain, machine
+from cluster.preflight.contexts import context_checks
 from cluster.preflight.director import TAGS, checkpoint_check, model_checks, tokenizer_check
 from cluster.preflight.footprint import GIB, Footprint, available_memory, footprint
 from cluster.preflight.installation import (
@@ -265,6 +266,27 @@ def test_an_operator_that_is_not_there_is_named(tmp_path):
     absent = operator_check(config(environment={"pool": ["Search", "Serch"]}))
     assert not absent.ok
     assert "does not know Serch" in absent.detail
+
+
+def test_prompts_of_all_turns_have_to_fit_where_each_turn_repeats_one():
+    def asked(max_tokens, history="last_feedback", path="director"):
+        environment = {"kind": "canvas", "history": history, "max_turns": 10}
+        learner = {"max_tokens": max_tokens}
+        model = {"path": path, "max_length": 64}
+        return context_checks(
+            config(environment=environment, learner=learner, model=model, tasks=MIXED),
+            lambda path: lambda messages: range(99),
+        )
+
+    assert [check.ok for check in asked(1000)] == [True]
+    (cut,) = asked(999)
+    assert not cut.ok
+    assert "holds 9 of them" in cut.detail
+    assert "raise learner.max_tokens to 1000" in cut.remedy
+    assert asked(999, history="full") == asked(999, path=None) == []
+
+
+MIXED = {"format": "mixed_world"}
 
 
 def test_new_and_same_run_directories_pass(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,18 +50,29 @@ def trajectory(recorder) -> Trajectory:
     )
 
 
-@given(ids, st.lists(st.tuples(st.lists(samples(), min_size=1, max_size=3), ids), max_size=4))
+turns = st.tuples(st.lists(samples(), min_size=1, max_size=3), ids, ids)
+"""What was sampled, what was observed, and the prompt of a fresh context, if any."""
+
+
+@given(ids, st.lists(turns, max_size=4))
 def test_columns_against_a_slow_oracle(prompt, turns):
     recorder = Recorder(prompt)
+    saved, seen, prompts = [], list(prompt), len(prompt)
     expected = [(token, -1, 0.0, None) for token in prompt]
-    for index, (parts, observation) in enumerate(turns):
+    for index, (parts, observation, fresh) in enumerate(turns):
         for part in parts:
             recorder.add_sample(part)
             for at, (token, logprob) in enumerate(zip(part.tokens, part.logprob, strict=True)):
                 version = next(s.version for s in part.spans if s.start <= at < s.end)
                 expected.append((token, index, logprob, version))
         recorder.end_turn(observation, kind=TurnKind.TOOL, finish_reason="stop")
-        expected += [(token, -1, 0.0, None) for token in observation]
+        seen += [*(int(token) for part in parts for token in part.tokens), *observation]
+        if fresh:
+            recorder.begin_context(fresh)
+            seen, prompts = list(fresh), prompts + len(fresh)
+        expected += [(token, -1, 0.0, None) for token in (*observation, *fresh)]
+        assert list(recorder.context_tokens) == seen
+        saved.append(recorder.last_turn())
     columns = recorder.columns()
     versions = [None] * len(expected)
     for span in recorder.spans:
@@ -69,8 +82,16 @@ def test_columns_against_a_slow_oracle(prompt, turns):
     )
     assert list(found) == expected
     assert len(recorder) == len(expected)
-    assert recorder.response_length == len(expected) - len(prompt)
+    assert recorder.response_length == len(expected) - prompts
     trajectory(recorder).check_valid()
+
+    again = Recorder(prompt)
+    for turn in saved:
+        again.restore_turn(json.loads(json.dumps(turn)))
+    assert (again.turns, again.spans) == (recorder.turns, recorder.spans)
+    assert list(again.context_tokens) == list(recorder.context_tokens)
+    for name, column in again.columns().items():
+        assert np.array_equal(column, columns[name])
 
 
 def test_types_are_those_of_the_schema():

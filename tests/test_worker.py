@@ -506,6 +506,15 @@ def test_samples_of_a_held_out_task_have_seeds_of_their_own():
     assert asyncio.run(play((1, 2)))[1] == asked
 
 
+def test_two_equal_contexts_of_an_episode_are_sampled_with_different_seeds():
+    replies = [FakeRenderer.ids(text) for text in ("new c;", "new c;", "say c;")]
+    sampler = FakeSampler(*replies)
+    asyncio.run(worker(sampler).play_held_out(1, 0.8, 1))
+    _, one, two = sampler.requests
+    assert list(one.tokens) == list(two.tokens)
+    assert one.seed != two.seed
+
+
 def test_evaluation_is_no_training():
     batches = []
     sampler = FakeSampler(two_turns)

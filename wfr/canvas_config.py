@@ -115,7 +115,7 @@ class CanvasConfig(Section):
     max_turns: int = Field(20, ge=1)
     """T_max: turns of the policy, refused ones included."""
     max_response_tokens: int = Field(14336, ge=1)
-    """Most tokens after the prompt, feedback included."""
+    """Most tokens after the prompt, feedback included where it is not part of a fresh prompt."""
     max_turn_tokens: int = Field(512, ge=1)
     """Most tokens of one turn of the policy."""
     result_chars: int = Field(500, ge=8)

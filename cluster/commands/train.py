@@ -94,9 +94,17 @@ def _preflight(config: Config, *, overwrite: bool) -> None:
     results = checks(config, overwrite=overwrite)
     faults = explain(results)
     if faults:
-        bad_input = {"executors", "tasks", "corpus", "model", "tokenizer", "run directory"}
         failing = {check.name for check in results if not check.ok}
-        fail(BAD_INPUT if failing <= bad_input else NOT_FIT, faults)
+        fail(BAD_INPUT if failing <= _OF_THE_INPUT else NOT_FIT, faults)
+
+
+_OF_THE_INPUT = frozenset(
+    {
+        *("executors", "tasks", "corpus", "operators", "contexts"),
+        *("model", "tokenizer", "run directory"),
+    }
+)
+"""Checks that fail for what a user wrote, not for the machine."""
 
 
 def _show(summary: dict[str, Any], *, as_json: bool) -> None:

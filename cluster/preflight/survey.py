@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cluster.preflight.check import Check
+from cluster.preflight.contexts import Encode, context_checks
 from cluster.preflight.director import model_checks
 from cluster.preflight.executors import executor_check
 from cluster.preflight.installation import installation_checks
@@ -19,13 +20,23 @@ def checks(config: Config, *, overwrite: bool = False) -> list[Check]:
         if failing:
             raise SystemExit(...)  # exit code 3
     """
-    return [
-        *installation_checks(),
-        *machine_checks(config),
-        executor_check(config),
+    played = [
         *model_checks(config.model.path),
         task_check(config),
         corpus_check(config),
         operator_check(config),
+    ]
+    return [
+        *installation_checks(),
+        *machine_checks(config),
+        executor_check(config),
+        *played,
+        *(context_checks(config, _encoder) if all(check.ok for check in played) else ()),
         directory_check(config, overwrite=overwrite),
     ]
+
+
+def _encoder(path: str) -> Encode:
+    from actors.render import Renderer
+
+    return Renderer(path).prompt

@@ -21,12 +21,14 @@ from wfr.rewards.canvas import PlayedCanvas, score
 from wfr.tasks.source import Task
 from wfr.trajectory import Message, OperatorCall, StopReason, TurnKind
 from wfr.workflow.edits import Applied, Refused
-from wfr.workflow.interpreter import Execution, Interpreter
+from wfr.workflow.interpreter import Interpreter
 from wfr.workflow.memory import Memory
 from wfr.workflow.protocol import Finished, PromptWanted, State, Taken, take
 from wfr.workflow.rules import Limits, Rules
 
 _GATE = "finish_gate"
+_RETOLD = 10
+"""Turns that a director with the last feedback only is reminded of, as in the released code."""
 
 
 class Canvas:
@@ -57,6 +59,7 @@ class Canvas:
         self._result = CanvasResult()
         self._grade = Grade(0.0)
         self._turns = self._refused = self._format_faults = 0
+        self._told: list[str] = []
         self._last_kind = TurnKind.MALFORMED
         self._stop_reason: StopReason | None = None
 
@@ -87,6 +90,7 @@ class Canvas:
         self._turns += 1
         self._format_faults += taken.parsed.format_faults
         notice = self._notice(taken)
+        self._told = [*self._told, canvas_feedback.retold(notice)][-_RETOLD:]
         self._refused += not notice.ok
         self._last_kind = _kind(taken, notice)
         if self._last_kind is TurnKind.ANSWER:
@@ -165,6 +169,7 @@ class Canvas:
             "result": self._result.to_json(),
             "grade": [self._grade.correct, dict(self._grade.metrics)],
             "counts": [self._turns, self._refused, self._format_faults],
+            "told": self._told,
             "last_kind": self._last_kind,
             "stop_reason": self._stop_reason,
         }
@@ -177,6 +182,7 @@ class Canvas:
         self._result = CanvasResult.from_json(state["result"])
         self._grade = Grade(*state["grade"])
         self._turns, self._refused, self._format_faults = state["counts"]
+        self._told = list(state["told"])
         self._last_kind = TurnKind(state["last_kind"])
         reason = state["stop_reason"]
         self._stop_reason = StopReason(reason) if reason else None
@@ -202,7 +208,8 @@ class Canvas:
             memory=self._memory,
             budget=Budget(config.episode_calls, config.episode_tokens, config.episode_seconds),
         )
-        return _result(execution, [node.id for node in workflow.operators]), execution.calls
+        order = [node.id for node in workflow.operators]
+        return CanvasResult.of(execution, order), execution.calls
 
     def _notice(self, taken: Taken) -> Notice:
         match taken.outcome:
@@ -249,10 +256,12 @@ class Canvas:
         if self._config.feedback == "brief":
             return canvas_feedback.brief(notice, self._result, chars=self._config.result_chars)
         spent = self._memory.spent
+        forgets = self._config.history == "last_feedback"
         return canvas_feedback.full(
             notice,
             self._state.workflow,
             self._result,
+            previous=self._told if forgets else (),
             round=f"{self._turns}/{self._config.max_turns}",
             spent=f"{spent.calls} calls, {spent.tokens} tokens",
             chars=self._config.result_chars,
@@ -281,21 +290,3 @@ def _graded(task: Task, result: CanvasResult) -> str:
 def _scope(task: Task) -> Scope:
     """What operators may know of the task; its answers and the tests that grade are not in it."""
     return Scope(task.id, task.corpus, task.public_tests, task.meta.get("entry_point", ""))
-
-
-def _result(execution: Execution, order: list[str]) -> CanvasResult:
-    checked = [execution.nodes[i].value for i in order if i in execution.nodes]
-    verdicts = [value for value in checked if value is not None and value.passed is not None]
-    last = verdicts[-1] if verdicts else None
-    error = execution.error
-    return CanvasResult(
-        answer=execution.answer,
-        program=execution.code,
-        partial=execution.partial.text if execution.partial else "",
-        error=error.code if error else "",
-        message=error.message if error else "",
-        passed=last.passed if last else None,
-        verdict=last.feedback if last else "",
-        executed=execution.executed,
-        reused=execution.reused,
-    )

@@ -2,7 +2,7 @@
 
 The labelled lines are those of FlowSteer's feedback (section 1.6 A of its specification) with a
 reason code and a repair hint added. What the conversation holds already is not said again: the
-problem and the list of earlier actions.
+problem, and, unless each turn has a context of its own, the list of earlier actions.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 from wfr.environments.canvas_result import CanvasResult
 from wfr.environments.observations import cut_middle
@@ -45,8 +46,20 @@ class Notice:
     reason: str = ""
 
 
+def retold(notice: Notice) -> str:
+    """One of the `previous` actions, in a few words."""
+    return notice.message.partition(": ")[0] if notice.ok else f"refused ({notice.code})"
+
+
 def full(
-    notice: Notice, workflow: Workflow, result: CanvasResult, *, round: str, spent: str, chars: int
+    notice: Notice,
+    workflow: Workflow,
+    result: CanvasResult,
+    *,
+    previous: Sequence[str] = (),
+    round: str,
+    spent: str,
+    chars: int,
 ) -> Message:
     """Every labelled line that has something to say; `round` reads `3/20`."""
     lines = {
@@ -59,6 +72,7 @@ def full(
         "Workflow Nodes": "; ".join(map(_described, workflow.operators)),
         "Statistics": _statistics(workflow),
         "Structures": _structures(workflow),
+        "Previous Actions": "; ".join(previous),
         "Execution Result": cut_middle(result.answer or result.partial, chars),
         "Execution Error": f"{result.error}: {result.message}" if result.error else "",
         "Verify Result": _verdict(result, chars),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
+
+from wfr.workflow.interpreter import Execution
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,6 +34,25 @@ class CanvasResult:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def of(cls, execution: Execution, order: Sequence[str]) -> Self:
+        """Read an execution; `order` has the ids of the operators as the workflow has them."""
+        checked = [execution.nodes[i].value for i in order if i in execution.nodes]
+        verdicts = [value for value in checked if value is not None and value.passed is not None]
+        last = verdicts[-1] if verdicts else None
+        error = execution.error
+        return cls(
+            answer=execution.answer,
+            program=execution.code,
+            partial=execution.partial.text if execution.partial else "",
+            error=error.code if error else "",
+            message=error.message if error else "",
+            passed=last.passed if last else None,
+            verdict=last.feedback if last else "",
+            executed=execution.executed,
+            reused=execution.reused,
+        )
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
