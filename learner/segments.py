@@ -1,12 +1,16 @@
 """Segments: sums, means and maxima over tokens, sub-sequences or sequences of a packed batch.
 
 A packed batch is flat: T tokens of many rows (trajectories) and turns (sub-sequences) in any order.
-Everything here is one scatter-add or one gather; nothing loops over turns or rows.
+Nothing here loops over turns or rows. A sum adds up *runs*, which are tokens of one segment that
+stand side by side, and scatters only the few sums of runs: a scatter of every token takes five
+times as long, and on a GPU its order is not fixed. Sum and spread are each other's adjoint, so each
+is the other's gradient.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,22 +26,29 @@ class Segments:
         index: int64 [T], segment of each token; 0 for tokens that are no member.
         member: bool [T], tokens that belong to a segment; all others are outside sums and counts.
         sizes: int64 [S], members per segment; 0 where a segment has none.
+        runs: int64 [R], tokens of each run of equal indices, in order.
+        run_index: int64 [R], segment of each run.
     """
 
     index: Tensor
     member: Tensor
     sizes: Tensor
+    runs: Tensor
+    run_index: Tensor
 
     @classmethod
     def of(cls, index: Tensor, member: Tensor, count: int) -> Segments:
         """Partition `member` tokens by `index` [T], whose values lie in [0, count)."""
         index = torch.where(member, index, 0)
+        run_index, runs = torch.unique_consecutive(index, return_counts=True)
         sizes = torch.zeros(count, dtype=torch.int64, device=index.device)
-        return cls(index, member, sizes.index_add(0, index, member.long()))
+        sizes = sizes.index_add(0, index, member.long())
+        return cls(index, member, sizes, runs, run_index)
 
     def spread(self, values: Tensor) -> Tensor:
         """Give each token the value of its segment: [S] → [T]."""
-        return values.index_select(0, self.index)
+        spread: Tensor = _Spread.apply(values, self)  # type: ignore[no-untyped-call]
+        return spread
 
     def size(self, dtype: torch.dtype) -> Tensor:
         """Members of each token's segment, at least 1: [T]."""
@@ -45,8 +56,8 @@ class Segments:
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum of `values` [T] over the members of each segment: [S]."""
-        values = torch.where(self.member, values, 0)
-        return values.new_zeros(len(self.sizes)).index_add(0, self.index, values)
+        total: Tensor = _Total.apply(torch.where(self.member, values, 0), self)  # type: ignore[no-untyped-call]
+        return total
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean of `values` [T] over the members of each segment: [S], 0 where there are none."""
@@ -57,6 +68,41 @@ class Segments:
         values = torch.where(self.member, values, 0)
         zeros = values.new_zeros(len(self.sizes))
         return zeros.scatter_reduce(0, self.index, values, reduce="amax")
+
+
+def _total(values: Tensor, segments: Segments) -> Tensor:
+    """Sum of all `values` [T] by index, members or not: [S]."""
+    zeros = values.new_zeros(len(segments.sizes))
+    if 4 * len(segments.runs) > len(values):  # runs of a token or two: there is nothing to add up
+        return zeros.index_add(0, segments.index, values)
+    sums = torch.segment_reduce(values, "sum", lengths=segments.runs, unsafe=True)
+    return zeros.index_add(0, segments.run_index, sums)
+
+
+class _Total(torch.autograd.Function):
+    """[T] → [S]; its gradient is the spread."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, segments: Segments) -> Tensor:
+        ctx.segments = segments
+        return _total(values, segments)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.segments.spread(gradient), None
+
+
+class _Spread(torch.autograd.Function):
+    """[S] → [T]; its gradient is the total."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, segments: Segments) -> Tensor:
+        ctx.segments = segments
+        return values.index_select(0, segments.index)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _Total.apply(gradient, ctx.segments), None  # type: ignore[no-untyped-call]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

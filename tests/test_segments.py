@@ -45,3 +45,31 @@ def test_gradient_ignores_garbage_outside_segments():
     values = torch.tensor([1.0, 2.0, float("inf")], requires_grad=True)
     layout.segments("sequence").mean(values).sum().backward()
     assert values.grad.tolist() == [0.5, 0.5, 0.0]
+
+
+@pytest.mark.parametrize("unit", ["token", "subsequence", "sequence"])
+@given(tokens=TOKENS)
+def test_gradients_are_those_of_a_plain_scatter(unit, tokens):
+    """Sum and spread have gradients of their own; both against torch's, to the second order."""
+    layout = Layout.of(torch.tensor([t for _, t in tokens]), torch.tensor([r for r, _ in tokens]))
+    segments = layout.segments(unit)
+    values = torch.arange(1.0, len(tokens) + 1, dtype=torch.float64).sin().requires_grad_()
+    count = len(segments.sizes)
+    weights = torch.arange(1.0, count + 1, dtype=torch.float64)
+
+    def plain(x):
+        masked = torch.where(segments.member, x, 0)
+        return torch.zeros(count, dtype=x.dtype).index_add(0, segments.index, masked)
+
+    for mine, theirs in (
+        (segments.sum, plain),
+        (
+            lambda x: segments.spread(segments.sum(x).square()),
+            lambda x: plain(x).square()[segments.index],
+        ),
+    ):
+        scale = weights if theirs is plain else values.detach().cos()
+        found = torch.autograd.grad((mine(values) * scale).sum(), values)[0]
+        wanted = torch.autograd.grad((theirs(values) * scale).sum(), values)[0]
+        torch.testing.assert_close(found, wanted, atol=1e-12, rtol=1e-12)
+    assert torch.autograd.gradgradcheck(lambda x: segments.spread(segments.sum(x) ** 3), values)
