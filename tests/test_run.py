@@ -309,3 +309,34 @@ def test_a_run_of_which_every_process_is_killed_is_resumed_to_its_end(start):
     assert process.summary()["steps"] == 9
     assert not (process.run / "checkpoints" / "6" / "training").exists()
     assert (process.run / "checkpoints" / "9" / "training").exists()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_lora_trains_publishes_merged_weights_and_resumes(start, director):
+    """FlowSteer's adapter; the reference is the director without it."""
+    from wfr.audit import audit
+
+    settings = (
+        f"model.path={director}",
+        "learner.lora.rank=64",
+        "learner.lr=3e-3",
+        "train.steps=6",
+        "train.checkpoint_every=2",
+    )
+    process = start(*settings)
+    process.until_step(3)
+    for each in process.processes():
+        each.kill()
+    process.process.wait(30)
+    process = start(*settings, "--resume")
+    assert process.end() == 0, process.output()
+    assert audit(process.run).violations == []
+    steps = process.steps()
+    assert [record["version"] for record in steps] == [1, 2, 3, 4, 5, 6]
+    assert max(record["kl_reference"] for record in steps[2:]) > 0  # the adapter has moved
+    fresh = [r["kl_behaviour/lag_0"] for r in steps if "kl_behaviour/lag_0" in r]
+    assert max(fresh) < 1e-3  # samplers hold the merged weights, learner base and adapter
+    checkpoint = process.run / "checkpoints" / "6"
+    assert (checkpoint / "adapter" / "adapter_model.safetensors").exists()
+    _checkpoint_loads(checkpoint, director)
