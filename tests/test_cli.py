@@ -131,6 +131,16 @@ def test_missing_file(tmp_path):
     assert f"{tmp_path / 'none.yaml'}: cannot be read" in result.stderr
 
 
+def test_a_fault_of_a_key_says_where_the_file_has_it(write, fit):
+    fit(*GOOD, Check("operators", False, "Serch is unknown", "mend it", "environment.pool"))
+    path = write("environment:\n  pool: [Serch]\n")
+    result = wfr("train", path)
+    assert result.exit_code == console.BAD_INPUT
+    assert f"Serch is unknown ({path}, line 2)" in result.stderr
+    result = wfr("train", path, "--set", "environment.pool=[Serch]")
+    assert "Serch is unknown\n" in result.stderr
+
+
 @pytest.mark.parametrize("arguments", [["train"], ["fly"], ["train", "x.yaml", "--sset", "a=1"]])
 def test_bad_usage(arguments):
     assert wfr(*arguments).exit_code == console.BAD_INPUT

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from cluster.preflight import Check, checks, explain, machine
-from cluster.preflight.contexts import context_checks
+from cluster.preflight.canvas import context_checks, reach_check
 from cluster.preflight.director import TAGS, checkpoint_check, model_checks, tokenizer_check
 from cluster.preflight.footprint import GIB, Footprint, available_memory, footprint
 from cluster.preflight.installation import (
@@ -268,6 +268,19 @@ def test_an_operator_that_is_not_there_is_named(tmp_path):
     assert "does not know Serch" in absent.detail
 
 
+def test_a_canvas_on_which_nothing_can_be_finished_is_refused():
+    assert reach_check(config()).ok
+    assert reach_check(config(environment={"kind": "canvas"})).ok
+    absent = reach_check(config(environment={"kind": "canvas", "pool": ["Plan", "Custom"]}))
+    assert not absent.ok
+    assert absent.key == "environment.finish_gate.checker"
+
+
+def test_a_failing_check_says_where_its_key_stands():
+    check = Check("a", False, "bad", "mend", "x.y")
+    assert explain([check], lambda key: f" ({key})") == "a: bad (x.y)\n    remedy: mend"
+
+
 def test_prompts_of_all_turns_have_to_fit_where_each_turn_repeats_one():
     def asked(max_tokens, history="last_feedback", path="director"):
         environment = {"kind": "canvas", "history": history, "max_turns": 10}
@@ -343,7 +356,9 @@ def test_every_question_is_asked_of_this_machine(tmp_path, monkeypatch):
         "sandbox",
     ):
         assert name in names
-    assert names[-5:] == ["model", "tasks", "corpus", "operators", "run directory"]
+    assert names[-6:] == [
+        *("model", "tasks", "corpus", "operators", "workflows", "run directory"),
+    ]
 
 
 def test_on_a_cluster_the_drivers_memory_is_not_asked(tmp_path, monkeypatch):

@@ -387,10 +387,17 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     values = _read_yaml(Path(path))
     for override in overrides:
         _apply(values, override)
+    return parse_config(values, source=str(path), lines=written_lines(path, overrides))
+
+
+def written_lines(
+    path: str | Path, overrides: Sequence[str] = ()
+) -> Mapping[tuple[str | int, ...], int]:
+    """Lines of the keys of a readable file; 0 for those that overrides set."""
     lines = dict(key_lines(Path(path).read_text(encoding="utf-8")))
-    for override in overrides:  # what is set does not come from the file
+    for override in overrides:
         lines[tuple(override.partition("=")[0].strip().split("."))] = 0
-    return parse_config(values, source=str(path), lines=lines)
+    return lines
 
 
 def parse_config(

@@ -18,6 +18,12 @@ def key_lines(text: str) -> Mapping[Path, int]:
     return dict(_lines(yaml.compose(text, Loader=yaml.SafeLoader), (), set()))
 
 
+def place_of(file: object, location: Sequence[str | int], lines: Mapping[Path, int]) -> str:
+    """` (FILE, line N)` of a location; nothing where the file does not have it."""
+    line = line_of(location, lines)
+    return f" ({file}, line {line})" if line else ""
+
+
 def line_of(location: Sequence[str | int], lines: Mapping[Path, int]) -> int | None:
     """Line of a location, or of the innermost part of it that the file has.
 

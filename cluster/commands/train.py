@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +13,11 @@ from rich.table import Table
 
 from cluster.console import BAD_INPUT, FAILED, NOT_FIT, AsJson, ConfigFile, Overrides, fail, load
 from cluster.preflight import checks, explain
-from wfr.config import Config, ConfigError
+from wfr.config import Config, ConfigError, written_lines
 from wfr.recording import Recording
 from wfr.schema import SchemaVersionError
 from wfr.tasks.rows import FormatError
+from wfr.yaml_lines import place_of
 
 Overwrite = Annotated[bool, typer.Option(help="Replace the run that the run directory holds.")]
 Resume = Annotated[
@@ -57,7 +59,8 @@ def train(
         config = config / "config.json"
     settings = load(config, overrides)
     recording = _recording(offline)
-    _preflight(settings, overwrite=overwrite)
+    lines = written_lines(config, overrides or ())
+    _preflight(settings, lambda key: place_of(config, key.split("."), lines), overwrite=overwrite)
     from cluster.launch import launch
     from cluster.run import RunFailedError
     from wfr.recovery import RecoveryError
@@ -90,9 +93,9 @@ def _recording(offline: Path | None) -> Recording | None:
         fail(BAD_INPUT, f"--offline: {error}")
 
 
-def _preflight(config: Config, *, overwrite: bool) -> None:
+def _preflight(config: Config, place: Callable[[str], str], *, overwrite: bool) -> None:
     results = checks(config, overwrite=overwrite)
-    faults = explain(results)
+    faults = explain(results, place)
     if faults:
         failing = {check.name for check in results if not check.ok}
         fail(BAD_INPUT if failing <= _OF_THE_INPUT else NOT_FIT, faults)
@@ -100,7 +103,7 @@ def _preflight(config: Config, *, overwrite: bool) -> None:
 
 _OF_THE_INPUT = frozenset(
     {
-        *("executors", "tasks", "corpus", "operators", "contexts"),
+        *("executors", "tasks", "corpus", "operators", "workflows", "contexts"),
         *("model", "tokenizer", "run directory"),
     }
 )

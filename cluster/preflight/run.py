@@ -33,6 +33,7 @@ def task_check(config: Config) -> Check:
         ok,
         found,
         "set tasks.path and tasks.format to a benchmark's file, or tasks.held_out",
+        "tasks",
     )
 
 
@@ -49,6 +50,7 @@ def operator_check(config: Config) -> Check:
         ok,
         found,
         "in environment.pool name a preset, or operators as the message says",
+        "environment.pool",
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from cluster.preflight.canvas import Encode, context_checks, reach_check
 from cluster.preflight.check import Check
-from cluster.preflight.contexts import Encode, context_checks
 from cluster.preflight.director import model_checks
 from cluster.preflight.executors import executor_check
 from cluster.preflight.installation import installation_checks
@@ -31,9 +31,13 @@ def checks(config: Config, *, overwrite: bool = False) -> list[Check]:
         *machine_checks(config),
         executor_check(config),
         *played,
-        *(context_checks(config, _encoder) if all(check.ok for check in played) else ()),
+        *(_canvas_checks(config) if all(check.ok for check in played) else ()),
         directory_check(config, overwrite=overwrite),
     ]
+
+
+def _canvas_checks(config: Config) -> list[Check]:
+    return [reach_check(config), *context_checks(config, _encoder)]
 
 
 def _encoder(path: str) -> Encode:

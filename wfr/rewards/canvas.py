@@ -61,10 +61,9 @@ def score(
     """The reward of an episode; `specs` declares the operators by name."""
     found = structure(played.workflow, specs, config)
     shares = shares_of(found, config)
-    diversity = config.w_div * min(1.0, sum(shares.values()))
+    diversity = weighted_diversity(found, config)
     constraint = -config.w_con * played.refused / played.turns if played.refused else 0.0
-    gate = diversity + constraint >= config.threshold - _ROUNDING
-    gate = gate and (found.solver or not config.need_solver)
+    gate = opens(diversity + constraint, config) and (found.solver or not config.need_solver)
     released = gate or not config.conditional_release
     parts = {
         "offset": config.offset,
@@ -95,6 +94,16 @@ def shares_of(found: Structure, config: CanvasRewardConfig) -> dict[str, float]:
         "enough_operators": config.operators_share * (found.operators >= config.min_operators),
         "structure": config.structure_share * found.control,
     }
+
+
+def weighted_diversity(found: Structure, config: CanvasRewardConfig) -> float:
+    """w_div·R_div."""
+    return config.w_div * min(1.0, sum(shares_of(found, config).values()))
+
+
+def opens(total: float, config: CanvasRewardConfig) -> bool:
+    """Whether w_div·R_div + w_con·R_con reaches θ."""
+    return total >= config.threshold - _ROUNDING
 
 
 def structure(

@@ -1,4 +1,4 @@
-"""Can an episode that begins a context afresh in every turn take all the turns that it may?"""
+"""Can an episode on the canvas go as the configuration wants it to?"""
 
 from __future__ import annotations
 
@@ -8,9 +8,27 @@ from cluster.preflight.check import Check
 from wfr.canvas_config import CanvasConfig
 from wfr.config import Config
 from wfr.environments.canvas_prompts import canvas_prompt
+from wfr.environments.canvas_reach import out_of_reach
 from wfr.operators.library import canvas_specs
 from wfr.tasks.registry import make_source
 from wfr.trajectory import Message
+
+
+def reach_check(config: Config) -> Check:
+    """Some workflow over the pool can be finished, and paid for its answer."""
+    environment = config.environment
+    found = None
+    if isinstance(environment, CanvasConfig):
+        found = out_of_reach(environment, canvas_specs(environment.pool))
+    key, fault = found or ("", "")
+    return Check(
+        "workflows",
+        found is None,
+        f"{key}: {fault}" if found else "what is asked of workflows can be met",
+        "change that key, or add such operators to environment.pool",
+        key,
+    )
+
 
 Encode = Callable[[Sequence[Message]], Sequence[int]]
 
@@ -36,6 +54,7 @@ def context_checks(config: Config, encode: Callable[[str], Encode]) -> list[Chec
             f"learner.max_tokens={config.learner.max_tokens} holds {most} of them",
             f"raise learner.max_tokens to {need} and what the turns and their feedback need, or "
             "lower environment.max_turns",
+            "learner.max_tokens",
         )
     ]
 
