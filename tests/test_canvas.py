@@ -284,6 +284,17 @@ def test_each_condition_of_the_gate(task, turns, lacking):
     assert lacking in last.messages[0].content
 
 
+@pytest.mark.parametrize(("most", "lacking"), [(2, True), (3, False), (None, False)])
+def test_the_gate_wants_a_format_where_the_result_is_long(most, lacking):
+    canvas = started(finish_gate={**OPEN, "concise_chars": most})
+    *_, last = play(canvas, [add("Custom"), FINISH])
+    assert last.last != lacking
+    if lacking:
+        assert "it lacks a Format, because" in last.messages[0].content
+        *_, last = play(canvas, [add("Format"), FINISH])
+        assert last.stop_reason is StopReason.FINISHED
+
+
 def test_turns_run_out():
     steps = play(started(max_turns=3), ["?", add("Custom"), "?", FINISH])
     assert len(steps) == 3

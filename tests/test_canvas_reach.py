@@ -87,5 +87,5 @@ def test_it_is_said_if_and_only_if_a_workflow_of_everything_fails(pool, measure,
     text = f"({' -> '.join(names)}) * 2" if alike else f"[{', '.join(names)}]"
     played = PlayedCanvas(parse(text), Grade(1.0), 1, 0, 0, finished=True)
     paid = score(played, specs, config.reward).metrics["gate"]
-    unfinished = missing(played.workflow, specs, config.finish_gate, has_tests=False)
+    unfinished = missing(played.workflow, specs, config.finish_gate, has_tests=False, result="")
     assert (out_of_reach(config, specs) is None) == (bool(paid) and not unfinished)

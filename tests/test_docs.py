@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from wfr.yaml_lines import key_lines
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
@@ -28,6 +30,17 @@ def test_named_make_targets_exist(page):
     targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
     named = set(re.findall(r"(?:`|    )make ([a-z]+)", page.read_text(encoding="utf-8")))
     assert named <= targets
+
+
+@pytest.mark.parametrize("name", ["flowsteer_8b", "workflow_r1_7b"])
+def test_every_line_of_a_papers_configuration_is_explained(name):
+    text = (ROOT / f"cluster/configs/{name}.yaml").read_text(encoding="utf-8")
+    pages = (ROOT / "docs/papers.md").read_text(encoding="utf-8").split("\n## ")
+    (section,) = (page for page in pages if f"`{name}.yaml`" in page.splitlines()[0])
+    firsts = " ".join(row.split("|")[1] for row in section.splitlines() if row.startswith("|"))
+    words = {word for key in re.findall(r"`([\w.]+)`", firsts) for word in key.split(".")}
+    keys = {str(part) for path in key_lines(text) for part in path if isinstance(part, str)}
+    assert keys <= words, f"docs/papers.md says nothing of {sorted(keys - words)}"
 
 
 def test_tables_are_the_codes():

@@ -84,6 +84,9 @@ class FinishGateConfig(Section):
     """A solver and a Verify, Test or Review."""
     code_test: bool = True
     """A Test, where a programming task has public tests."""
+    concise_chars: int | None = Field(None, ge=1)
+    """A Format, where the result has more characters than this or several lines; none: not asked
+    for."""
 
 
 class CanvasConfig(Section):

@@ -239,6 +239,7 @@ class Canvas:
             self._specs,
             self._config.finish_gate,
             has_tests=bool(task.public_tests),
+            result=self._result.answer,
         )
         if lacking:
             return Notice(

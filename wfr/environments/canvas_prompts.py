@@ -98,4 +98,5 @@ def _gate(config: CanvasConfig) -> str:
     needed = [f"at least {gate.min_operators} operators"] if gate.min_operators > 1 else []
     needed += ["a parallel, conditional or loop"] if gate.structure else []
     needed += ["a solver and a check"] if gate.checker else []
+    needed += ["a Format where the result is long"] if gate.concise_chars else []
     return f"A workflow can be finished when it has {', '.join(needed)}." if needed else ""

@@ -16,10 +16,11 @@ def missing(
     gate: FinishGateConfig,
     *,
     has_tests: bool,
+    result: str,
 ) -> str:
     """What is missing, in words; empty where `finish` is accepted.
 
-    `has_tests` says that the task has public tests.
+    `has_tests` says that the task has public tests; `result` is the workflow's output.
     """
     names = {node.operator for node in workflow.operators}
     categories = {specs[name].category for name in names if name in specs}
@@ -31,4 +32,11 @@ def missing(
         return "a solver and an operator that checks it"
     if gate.code_test and has_tests and "Test" in specs and "Test" not in names:
         return "a Test, because this task has public tests"
+    if "formatting" not in categories and not _concise(result, gate):
+        return "a Format, because the result is long"
     return ""
+
+
+def _concise(result: str, gate: FinishGateConfig) -> bool:
+    most = gate.concise_chars
+    return most is None or (len(result) <= most and "\n" not in result.strip())
