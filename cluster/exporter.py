@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, start_http_server
 
@@ -36,9 +38,19 @@ def exporter(config: MetricsConfig, registry: CollectorRegistry) -> Iterator[str
         thread.join()
 
 
-def targets(run: str, address: str) -> list[dict[str, Any]]:
-    """What Prometheus' `file_sd_configs` reads: where the run is scraped, and its label."""
-    return [{"targets": [address], "labels": {"run": run}}]
+def announce(run_dir: Path, address: str) -> Path:
+    """Write what Prometheus' `file_sd_configs` reads: where a run is scraped, and its label.
+
+    It lies beside the runs in `.prometheus/RUN.json`, so that one pattern finds all of them;
+    whoever announced a run removes the file with its exporter.
+    """
+    path = run_dir.parent / ".prometheus" / f"{run_dir.name}.json"
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_suffix(f".tmp-{os.getpid()}")
+    content = [{"targets": [address], "labels": {"run": run_dir.name}}]
+    temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    temporary.rename(path)
+    return path
 
 
 def _address(host: str, port: int) -> str:

@@ -10,13 +10,13 @@ from typing import Any
 import ray
 from prometheus_client import CollectorRegistry
 
-from cluster.exporter import exporter, targets
+from cluster.exporter import announce, exporter
 from cluster.indexing import index_corpus
 from cluster.offline import OfflineRun
 from cluster.progress import Progress
 from cluster.resume import find
 from cluster.run import Run
-from cluster.run_directory import TARGETS, RunDirectory
+from cluster.run_directory import RunDirectory
 from cluster.topology import Topology
 from wfr.config import Config
 from wfr.metrics import RunMetrics
@@ -50,10 +50,10 @@ def launch(
     with exporter(config.metrics, registry) as address:
         directory = RunDirectory(config, overwrite=overwrite, resume=resume)
         resumption = find(config, directory.path) if resume else None
-        progress = Progress(quiet=quiet)
+        progress, found = Progress(quiet=quiet), None
         if address:
             progress.note(f"metrics at http://{address}/metrics")
-            directory.write_json(TARGETS, targets(config.run.name, address))
+            found = announce(directory.path, address)
         index_corpus(config, progress.note)
         start_ray()
         try:
@@ -68,7 +68,8 @@ def launch(
         finally:
             ray.shutdown()
             progress.close()
-            (directory.path / TARGETS).unlink(missing_ok=True)
+            if found is not None:
+                found.unlink(missing_ok=True)
             directory.close()
 
 

@@ -125,6 +125,14 @@ class Run:
             RunFailedError: with the reason and the remedy.
         """
         started = time.monotonic()
+        self._record(
+            "run",
+            {
+                "buffer/max_lag": self._config.buffer.max_lag,
+                "train/steps": self._config.train.steps,
+                "executor/budget_usd": self._config.executor.budget.run.usd,
+            },
+        )
         memory = MemoryMeter()
         summary: dict[str, Any] = {"name": self._config.run.name, "status": "failed"}
         try:
@@ -261,6 +269,7 @@ class Run:
     async def _watch_disk(self) -> None:
         """Say when the disk is full and when there is room again, for as long as the run lasts."""
         full = False
+        self._record("disk", {"disk/full": 0})
         while True:
             await asyncio.sleep(_WATCH_S)
             states = await asyncio.gather(

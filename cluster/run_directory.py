@@ -12,13 +12,9 @@ from typing import Any
 
 from wfr.config import Config
 
-TARGETS = "prometheus.json"
-"""Tells Prometheus where a live run is scraped; only there while it has an exporter."""
-
 CONTENT = (
     "config.json",
     "metrics.jsonl",
-    TARGETS,
     "summary.json",
     "executors.json",
     "cache",

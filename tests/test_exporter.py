@@ -16,7 +16,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from cluster.exporter import exporter, targets
+from cluster.exporter import announce, exporter
 from cluster.ports import free_port
 from wfr.config import ConfigError, MetricsConfig
 from wfr.metrics import RunMetrics
@@ -104,12 +104,12 @@ def test_an_address_of_another_machine_is_named(registry):
 @contextlib.contextmanager
 def prometheus(directory, run, address):
     """A Prometheus that scrapes `address`, found through the file that a run writes; its URL."""
-    (directory / "prometheus.json").write_text(json.dumps(targets(run, address)))
+    announced = announce(directory / run, address)
     job = {
         "job_name": "wfr",
         "scrape_interval": "200ms",
         "scrape_timeout": "200ms",
-        "file_sd_configs": [{"files": [str(directory / "prometheus.json")]}],
+        "file_sd_configs": [{"files": [str(announced.parent / "*.json")]}],
     }
     (directory / "prometheus.yml").write_text(json.dumps({"scrape_configs": [job]}))
     listen = f"127.0.0.1:{free_port()}"

@@ -99,6 +99,8 @@ EXECUTOR = {
     "executor/openings": {"main": 1},
 }
 LOST_WORKER = {"kind": "worker_lost", "name": "worker-0", "workers/restarts": 1}
+RUN = {"kind": "run", "buffer/max_lag": 4, "train/steps": 60, "executor/budget_usd": 5.0}
+DISK = {"kind": "disk", "disk/full": 1}
 
 
 @pytest.fixture
@@ -141,7 +143,7 @@ def test_names_are_declared_once():
 
 
 def test_every_metric_is_exported_as_declared(metrics, registry):
-    for record in (STEP, EVAL, EXECUTOR, REFUSED, LOST_SAMPLER, LOST_WORKER):
+    for record in (STEP, EVAL, EXECUTOR, REFUSED, LOST_SAMPLER, LOST_WORKER, RUN, DISK):
         metrics.observe(record)
     text = generate_openmetrics(registry).decode()
     families = {family.name: family for family in openmetrics.text_string_to_metric_families(text)}

@@ -80,7 +80,7 @@ class Process:
 
     def metrics(self):
         """What the exporter of the living run says."""
-        (target,) = json.loads((self.run / "prometheus.json").read_text())
+        (target,) = json.loads((self.directory / ".prometheus" / "run.json").read_text())
         with urllib.request.urlopen(f"http://{target['targets'][0]}/metrics", timeout=10) as page:
             return page.read().decode()
 

@@ -438,6 +438,39 @@ METRICS: tuple[Metric, ...] = (
         "How often a backend went down.",
         label="backend",
     ),
+    # what the run was told, and what it waits for
+    Metric(
+        "wfr_max_lag_steps",
+        "gauge",
+        "steps",
+        "Bound on the lag of what is trained on.",
+        "run",
+        "buffer/max_lag",
+    ),
+    Metric(
+        "wfr_target_steps",
+        "gauge",
+        "steps",
+        "Optimizer steps that the run is to take.",
+        "run",
+        "train/steps",
+    ),
+    Metric(
+        "wfr_executor_budget_usd",
+        "gauge",
+        "usd",
+        "US dollars that the run may spend on executors, where that is bounded.",
+        "run",
+        "executor/budget_usd",
+    ),
+    Metric(
+        "wfr_disk_full",
+        "gauge",
+        "",
+        "Whether the run waits for room on its disk (1) or not (0).",
+        "disk",
+        "disk/full",
+    ),
     # lost processes
     Metric(
         "wfr_sampler_losses_total",
