@@ -186,6 +186,15 @@ def test_sections_of_several_kinds_are_explained(environment, words):
     assert all(word in text for word in words), text
 
 
+def test_off_is_a_word_and_switches_read_it_alike(write):
+    path = write("environment: {kind: canvas, router: off, hints: no, legacy_inverted: on}")
+    environment = load_config(path).environment
+    found = (environment.router, environment.hints, environment.legacy_inverted)
+    assert found == ("off", False, True)
+    environment = load_config(path, ["environment.router=off", "environment.hints=true"])
+    assert (environment.environment.router, environment.environment.hints) == ("off", True)
+
+
 def test_presets_of_the_canvas_reward_can_be_departed_from():
     reward = {"preset": "released_code", "min_operators": 4}
     config = parse_config({"environment": {"kind": "canvas", "reward": reward}})

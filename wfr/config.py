@@ -6,6 +6,7 @@ wrong types and contradictions are refused with the file, the key, the value and
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -415,7 +416,7 @@ def parse_config(
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_WordLoader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -445,7 +446,23 @@ def _apply(values: dict[str, Any], override: str) -> None:
     target[parts[-1]] = value
 
 
-class _NumberLoader(yaml.SafeLoader):
+_BOOL = "tag:yaml.org,2002:bool"
+
+
+class _WordLoader(yaml.SafeLoader):
+    """YAML 1.1 reads `off` as false; here it is a word, and a key that is a switch takes it too."""
+
+
+_WordLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_WordLoader.add_implicit_resolver(
+    _BOOL, re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+
+class _NumberLoader(_WordLoader):
     """YAML 1.1 reads `1e-6` as a string; people mean the number."""
 
 
