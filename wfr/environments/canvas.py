@@ -90,7 +90,6 @@ class Canvas:
         self._turns += 1
         self._format_faults += taken.parsed.format_faults
         notice = self._notice(taken)
-        self._told = [*self._told, canvas_feedback.retold(notice)][-_RETOLD:]
         self._refused += not notice.ok
         self._last_kind = _kind(taken, notice)
         if self._last_kind is TurnKind.ANSWER:
@@ -104,7 +103,9 @@ class Canvas:
             return TimeStep.truncated(
                 self._stop_reason, turn_kind=self._last_kind, operator=action, calls=calls
             )
-        return self._mid(self._feedback(notice), action, calls)
+        feedback = self._feedback(notice)
+        self._told = [*self._told, _retold(taken, notice)][-_RETOLD:]
+        return self._mid(feedback, action, calls)
 
     def _prompt(self, task: Task) -> tuple[Message, ...]:
         return canvas_prompt(task, self._specs.values(), self._config)
@@ -267,6 +268,13 @@ class Canvas:
             spent=f"{spent.calls} calls, {spent.tokens} tokens",
             chars=self._config.result_chars,
         )
+
+
+def _retold(taken: Taken, notice: Notice) -> str:
+    """What came of a turn, in a few words."""
+    if isinstance(taken.outcome, PromptWanted):
+        return f"asked for the prompt of {taken.outcome.operator}"
+    return notice.message if notice.ok else f"refused ({notice.code})"
 
 
 def _advised(notice: Notice, label: str, reason: str) -> Notice:

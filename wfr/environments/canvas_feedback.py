@@ -46,11 +46,6 @@ class Notice:
     reason: str = ""
 
 
-def retold(notice: Notice) -> str:
-    """One of the `previous` actions, in a few words."""
-    return notice.message.partition(": ")[0] if notice.ok else f"refused ({notice.code})"
-
-
 def full(
     notice: Notice,
     workflow: Workflow,
