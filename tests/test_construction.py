@@ -24,7 +24,7 @@ def build(edits):
 
 
 @given(workflows())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_what_is_built_is_what_was_given(workflow):
     try:
         edits = construction(workflow, RULES)

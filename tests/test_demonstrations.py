@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from wfr.operators.search import Index
+from wfr.retrieval.memory_index import MemoryIndex
 from wfr.tasks.demonstrations import GOOD_SHARE, NOISE_SHARE, demonstrate, tell
 from wfr.tasks.questions import SKILLS, draw_question
 from wfr.tasks.world import World
@@ -40,7 +40,7 @@ def test_bad_demonstrations_are_mostly_wrong(world, skill):
 
 
 def test_observations_are_what_the_operators_return(world):
-    index, rng = Index(world.documents()), random.Random(3)
+    index, rng = MemoryIndex(world.documents()), random.Random(3)
     for _ in range(300):
         messages = demonstrate(world, rng).messages
         for turn, observation in zip(messages[1::2], messages[2::2], strict=False):

@@ -78,7 +78,6 @@ def test_right_wrong_and_dishonest_programs():
         "raise KeyError",
         "pass",
         "b = 1 / 0",
-        "import os; os._exit(0)",
     ]
     forged = ["import os; os._exit(0)"]
     forged += ["raise SystemExit(0)", "b = a.cumsum()\nfor _ in (): pass", "print('passed'); b = a"]

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from wfr.operators.search import Index
+from wfr.retrieval.memory_index import MemoryIndex
 from wfr.tasks.lookup_world import LookupWorld
 from wfr.tasks.questions import SKILLS, draw_question
 from wfr.tasks.world import World
@@ -80,14 +80,14 @@ def test_every_answer_can_be_read_up(source):
 
 
 def test_a_name_finds_its_own_passage(source):
-    index = Index(source.corpus())
+    index = MemoryIndex(source.corpus())
     for document in source.corpus():
         name = document.title.partition(" (")[0]
         assert index.search(name, 1)[0].title == name
 
 
 def test_the_first_hit_misleads_and_the_job_helps(source):
-    index = Index(source.corpus())
+    index = MemoryIndex(source.corpus())
     tasks = [task for task in source.train() if task.skill == "misleading"]
     for task in tasks:
         job, name = re.fullmatch(r"The (\w+) (.+)'s \w+\?", task.question).groups()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.segments import Layout
@@ -48,6 +48,7 @@ def test_gradient_ignores_garbage_outside_segments():
 
 
 @pytest.mark.parametrize("unit", ["token", "subsequence", "sequence"])
+@settings(max_examples=25)
 @given(tokens=TOKENS)
 def test_gradients_are_those_of_a_plain_scatter(unit, tokens):
     """Sum and spread have gradients of their own; both against torch's, to the second order."""

@@ -127,6 +127,7 @@ def test_a_dead_workers_slots_are_freed_everywhere():
     assert ledger.groups_dropped == {"worker_lost": 4}
 
 
+@pytest.mark.soak
 def test_throughput_grows_with_the_shards_until_the_slots_are_the_limit():
     """In virtual time, so the numbers are exact: a call occupies its shard for half a millisecond.
 
