@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from actors.recorder import Recorder
 from wfr.backends.base import BackendConfigError
 from wfr.environments.base import Environment, Reward, TimeStep
+from wfr.phases import PhaseClock
 from wfr.protocols import Sample, SamplingRequest
 from wfr.tasks.source import Task
 from wfr.trajectory import (
@@ -97,13 +98,18 @@ class Rollout:
         sample: Callable[[SamplingRequest], Awaitable[Sample]],
         limits: Limits,
         turns: TurnsLike | None = None,
+        clock: PhaseClock | None = None,
     ) -> None:
-        """Sample turns through `sample`; keep each in `turns`, and go on from those found there."""
+        """Sample turns through `sample`; keep each in `turns`, and go on from those found there.
+
+        `clock` is told when the episode waits for its sampler, and for an operator.
+        """
         self._environment = environment
         self._renderer = renderer
         self._sample = sample
         self._limits = limits
         self._turns = turns
+        self._clock = clock or PhaseClock("own")
         self._messages: list[Message] = []
         self._calls: list[OperatorCall] = []
 
@@ -190,7 +196,8 @@ class Rollout:
         if finish == "length" and self._budget(recorder) < 1:
             recorder.end_turn(kind=TurnKind.MALFORMED, finish_reason=finish)
             return self._out_of_tokens()
-        step = await self._environment.step(text, finish)
+        with self._clock.within("operator"):
+            step = await self._environment.step(text, finish)
         seen = self._observe(recorder, step)
         fits = len(seen) < (self._room if step.fresh else self._budget)(recorder)
         if fits:
@@ -227,7 +234,8 @@ class Rollout:
                 self._limits.temperature,
                 self._limits.top_p,
             )
-            sample = await self._sample(request)
+            with self._clock.within("sampler"):
+                sample = await self._sample(request)
             recorder.add_sample(sample)
             if sample.finish_reason == "stop" and self._complete(recorder):
                 return "stop"

@@ -27,6 +27,7 @@ from wfr.config import Config
 from wfr.environments.base import Environment
 from wfr.groups import Admission, GroupMeta
 from wfr.history import RETRY_S
+from wfr.phases import PhaseSum
 from wfr.protocols import Sample, SamplerLike, SamplingRequest
 from wfr.schema import to_batch
 from wfr.soundness import fault
@@ -107,6 +108,7 @@ class RolloutWorker:
         self._running: set[asyncio.Task[None]] = set()
         self._tokens_sampled = 0
         self._tokens_reported = 0
+        self._spent = PhaseSum()
 
     def disk_full(self) -> bool:
         """Whether the journal waits for room; the worker asks for no slot meanwhile."""
@@ -115,6 +117,15 @@ class RolloutWorker:
     def unreported_tokens(self) -> int:
         """Tokens sampled for training that no finished group accounts for (yet)."""
         return self._tokens_sampled - self._tokens_reported
+
+    def time_spent(self) -> dict[str, float]:
+        """Seconds by phase since the last call, summed over all episodes that are played at once.
+
+        An episode waits for its sampler or for an operator, or does its own work; beside the
+        episodes the worker waits for a slot of the buffer.
+        """
+        spent = self._spent.drain()
+        return {phase: spent.get(phase, 0.0) for phase in ("slot", "sampler", "operator", "own")}
 
     def update_samplers(self, samplers: Mapping[str, SamplerLike]) -> None:
         """Tell the worker which samplers are alive."""
@@ -130,7 +141,8 @@ class RolloutWorker:
         try:
             while True:
                 await self._disk.wait()
-                admission = await self._next_admission(buffer)
+                with self._spent.clock("slot"):
+                    admission = await self._next_admission(buffer)
                 group = asyncio.create_task(self._group(buffer, admission))
                 self._running.add(group)
         finally:
@@ -243,7 +255,7 @@ class RolloutWorker:
                 return trajectory
             wasted[trajectory.stop_reason.value] += trajectory.policy_tokens
 
-    def _play(
+    async def _play(
         self,
         task: Task,
         episode: EpisodeId,
@@ -251,7 +263,7 @@ class RolloutWorker:
         turns: GroupTurns | None,
         *,
         last: bool = False,
-    ) -> Awaitable[Trajectory]:
+    ) -> Trajectory:
         training = not episode.group_id.startswith("eval-")
         priority = int(episode.group_id) if training else _AFTER_ALL if last else 0
         requests = itertools.count()  # two contexts of an episode may hold the same tokens
@@ -266,8 +278,10 @@ class RolloutWorker:
                 self._tokens_sampled += len(sample.tokens)
             return sample
 
-        rollout = Rollout(self._make_environment(), self._renderer, sample, limits, turns)
-        return rollout.run(task, episode)
+        environment = self._make_environment()
+        with self._spent.clock("own") as clock:
+            rollout = Rollout(environment, self._renderer, sample, limits, turns, clock)
+            return await rollout.run(task, episode)
 
     def _limits(self, temperature: float) -> Limits:
         environment = self._config.environment

@@ -50,7 +50,7 @@ def launch(
     with exporter(config.metrics, registry) as address:
         directory = RunDirectory(config, overwrite=overwrite, resume=resume)
         resumption = find(config, directory.path) if resume else None
-        progress, found = Progress(quiet=quiet), None
+        progress, found = Progress(name=config.run.name, quiet=quiet), None
         if address:
             progress.note(f"metrics at http://{address}/metrics")
             found = announce(directory.path, address)

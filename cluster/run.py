@@ -47,6 +47,7 @@ from wfr.config import Config
 from wfr.groups import Batch
 from wfr.journal import Record
 from wfr.metrics import RunMetrics
+from wfr.phases import PhaseClock
 from wfr.protocols import PeerLostError, Publication, PublishError
 from wfr.recovery import Recovery, RecoveryError, steps_since
 from wfr.soundness import BatchRefusedError, Refusal
@@ -113,6 +114,8 @@ class Run:
         self._gave_up = ""
         self._refusals = Refusals(config.learner.max_refusals, self._record)
         self._paused = ""
+        self._loop = PhaseClock("other")
+        self._worker_seconds: Counter[str] = Counter()
 
     def stop(self) -> None:
         """Finish the step under way, write a checkpoint, and end."""
@@ -294,6 +297,7 @@ class Run:
         """The loop that everything else serves."""
         self._progress.phase(f"training, max_lag {self._config.buffer.max_lag}")
         started, idle = time.monotonic(), IdleMeter()
+        self._loop = PhaseClock("other")
         lost: LearnerLostError | None = None
         while True:
             try:
@@ -324,6 +328,7 @@ class Run:
             LearnerLostError: while it waited; the batch that it waited for comes the next time.
         """
         started = time.monotonic()
+        self._loop.enter("groups")
         if self._taking is None:
             self._taking = asyncio.create_task(self._topology.buffer.take())
         stopped = asyncio.create_task(self._stop.wait())
@@ -334,6 +339,7 @@ class Run:
         finally:
             stopped.cancel()
             lost.cancel()
+            self._loop.enter("other")
             self._tally.learner_wait_seconds += time.monotonic() - started
         if not self._taking.done():
             if self._stop.is_set():
@@ -352,7 +358,8 @@ class Run:
         self._unpublished.append(batch)
         refs = [entry.ref[0] for entry in batch.groups]
         try:
-            results = await together(self._topology.ranks, "step", batch.version, *refs)
+            with self._loop.within("train"):
+                results = await together(self._topology.ranks, "step", batch.version, *refs)
         except BatchRefusedError as error:
             self._unpublished.pop()
             await self._refuse(batch, error.refusals, stepped=False)
@@ -374,7 +381,8 @@ class Run:
 
     async def _settled(self) -> None:
         """Wait until every step is published; raises LearnerLostError where that failed."""
-        await self._steps.join()
+        with self._loop.within("publish"):
+            await self._steps.join()
         if self._learner_lost.is_set():
             raise LearnerLostError("found while weights were published")
 
@@ -689,8 +697,8 @@ class Run:
     async def _report(self, step: _Step, lags: list[int], publish_s: float) -> None:
         self._losses_in_a_row = self._learner_losses_in_a_row = 0
         buffer = self._topology.buffer
-        ledger, slots, memory = await asyncio.gather(
-            buffer.ledger(), buffer.gauges(), buffer.memory()
+        ledger, slots, memory, spent = await asyncio.gather(
+            buffer.ledger(), buffer.gauges(), buffer.memory(), self._worker_time()
         )
         values = {
             "step": step.number,
@@ -701,6 +709,8 @@ class Run:
             "lag/histogram": dict(sorted(Counter(lags).items())),
             "publish/seconds": publish_s,
             "wait/learner_seconds": self._tally.learner_wait_seconds,
+            "seconds/training_loop": self._loop.seconds(),
+            "seconds/workers": spent,
             "tokens/generated": ledger.generated,
             "tokens/consumed": ledger.consumed,
             "tokens/discarded": dict(ledger.discarded),
@@ -718,11 +728,23 @@ class Run:
         await self._executors.look(always=True)
         self._progress.step(values, self._config.train.steps)
 
+    async def _worker_time(self) -> dict[str, float]:
+        """Seconds that all workers together have spent, by phase; one that is lost counts later."""
+        asked = [asyncio.ensure_future(w.time_spent()) for w in self._topology.workers]
+        await asyncio.wait(asked, timeout=_TIME_ANSWER_S)
+        for answer in asked:
+            if answer.done() and answer.exception() is None:
+                self._worker_seconds.update(answer.result())
+            else:
+                answer.cancel()
+        return dict(self._worker_seconds)
+
     def _record(self, kind: str, values: Mapping[str, Any]) -> None:
         """The one way of a number into `metrics.jsonl` and to the exporter."""
         record = {"kind": kind, "time": time.time(), **values}
         self._directory.log(record)
         self._metrics.observe(record)
+        self._progress.observe(record)
 
     async def _shutdown(self) -> None:
         self._progress.phase("shutting down")
@@ -743,6 +765,7 @@ _ENDING = (
 _MAX_LOSSES = 3
 _WATCH_S = 5.0
 _LAST_WORK_S = 10.0
+_TIME_ANSWER_S = 1.0  # a report waits no longer for a worker that is busy or lost
 
 
 async def _result(task: asyncio.Task[None]) -> None:

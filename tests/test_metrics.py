@@ -56,6 +56,8 @@ STEP = {
     "lag/histogram": {0: 3, 1: 1},
     "publish/seconds": 0.2,
     "wait/learner_seconds": 4.0,
+    "seconds/training_loop": {"groups": 3.0, "train": 1.0},
+    "seconds/workers": {"sampler": 9.0, "operator": 2.0},
     "tokens/generated": 1000,
     "tokens/consumed": 600,
     "tokens/discarded": {"late": 100},

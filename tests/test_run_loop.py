@@ -174,6 +174,9 @@ class Worker:
     async def disk_full(self):
         return False
 
+    async def time_spent(self):
+        return {"slot": 1.0, "sampler": 3.0}
+
     async def close(self):
         pass
 

@@ -195,6 +195,24 @@ METRICS: tuple[Metric, ...] = (
         "wait/learner_seconds",
         "Time that the learner has waited for batches.",
     ),
+    _step(
+        "counter",
+        "wfr_training_loop_seconds_total",
+        "seconds",
+        "seconds/training_loop",
+        "Time of the training loop by what it does: waits for groups, trains, waits for a "
+        "publication, or other; they add up.",
+        label="phase",
+    ),
+    _step(
+        "counter",
+        "wfr_worker_seconds_total",
+        "seconds",
+        "seconds/workers",
+        "Time of all episodes by what they wait for: a sampler, an operator, or their own work; "
+        "and of the workers for a slot of the buffer.",
+        label="phase",
+    ),
     # results
     _step("gauge", "wfr_train_reward", "", "reward/mean", "Mean reward of the last batch."),
     _step(
