@@ -1,10 +1,6 @@
-"""The objective's two expensive parts, each against what people would otherwise use.
+"""Loss and log-probabilities against what people would otherwise use.
 
-**Sub-sequence means**: the mean log-ratio of every turn, forward and backward, by one scatter
-(`learner.segments`) and by a Python loop over the turns. The same float32 tensors, one thread; each
-side knows beforehand which tokens belong to which turn.
-
-**Loss and log-probabilities**: from hidden states to the gradients of hidden states and head, ours
+From hidden states to the gradients of hidden states and head, ours
 (`learner.logprobs` + `learner.objectives`, preset `grpo` without KL) and TRL's GRPO loss
 (`GRPOTrainer._compute_loss` itself, `loss_type="grpo"`, β = 0, on a model without layers, so that
 the hidden states are the embeddings). TRL 1.16 never makes all logits either: its fused head works
@@ -16,7 +12,6 @@ the step: inputs are outside, the gradients that the step leaves behind are insi
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import subprocess
@@ -31,81 +26,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Figure, Result, at_least, at_most, figure, interleave, ratio
+from benchmarks.harness import Figure, Result, at_most, figure, interleave, ratio
 from learner.logprobs import token_logprobs
 from learner.objectives import policy_loss
-from learner.segments import Layout
 
 Step = Callable[[], Tensor]
 SIDES = ("wfr", "trl", "trl, all logits")
 
 
 def run(quick: bool) -> Result:
-    """Measure both parts; `quick` on small tensors."""
-    means = {"rows": 4, "tokens": 512, "turns": 5} if quick else _MEANS
+    """Measure; `quick` on small tensors."""
     loss = {"tokens": 256, "vocabulary": 4096, "hidden": 64, "rows": 4} if quick else _LOSS
-    loops, steps = (2, 1) if quick else (7, 3)
     torch.set_num_threads(1)
-    figures = [*_means(means, loops), *_losses(loss, steps)]
     return Result(
-        figures,
-        setup={"sub-sequence means": means, "loss": {**loss, "dtype": "bfloat16", "threads": 1}},
+        list(_losses(loss, 1 if quick else 3)),
+        setup={**loss, "dtype": "bfloat16", "threads": 1},
         peers=("trl", "torch"),
     )
 
 
-_MEANS = {"rows": 32, "tokens": 8192, "turns": 20}
 _LOSS = {"tokens": 8192, "vocabulary": 151_936, "hidden": 896, "rows": 8}
-
-
-# ---- sub-sequence means
-
-
-def _means(sizes: dict[str, int], repeats: int) -> Iterator[Figure]:
-    rows, tokens, turns = sizes["rows"], sizes["tokens"], sizes["turns"]
-    torch.manual_seed(0)
-    values = torch.randn(rows * tokens, requires_grad=True)
-    turn_id = torch.arange(tokens).mul(turns).div(tokens, rounding_mode="floor").repeat(rows)
-    row_id = torch.arange(rows).repeat_interleave(tokens)
-    upstream = torch.randn(rows * tokens)
-
-    segments = Layout.of(turn_id, row_id).segments("subsequence")
-
-    def vectorised() -> None:
-        _backward(values, segments.spread(segments.mean(values)), upstream)
-
-    masks = [(row_id == r) & (turn_id == k) for r in range(rows) for k in range(turns)]
-    places = [mask.nonzero()[:, 0] for mask in masks]
-
-    def loop() -> None:
-        spread = torch.zeros_like(values)
-        for place in places:
-            spread[place] = values[place].mean()
-        _backward(values, spread, upstream)
-
-    grid = values.detach().view(rows, tokens).requires_grad_()
-    edges = [round(k * tokens / turns) for k in range(turns + 1)]
-
-    def sliced() -> None:
-        spread = torch.zeros_like(grid)
-        for row in range(rows):
-            for start, end in itertools.pairwise(edges):
-                spread[row, start:end] = grid[row, start:end].mean()
-        _backward(grid, spread, upstream.view(rows, tokens))
-
-    sides = {"vectorised": vectorised, "loop": loop, "sliced": sliced}
-    samples = interleave(sides, repeats=repeats)
-    yield figure("sub-sequence means", [1e3 * s for s in samples["vectorised"]], "ms")
-    for name, what in (("loop", "loop over index lists"), ("sliced", "loop over slices")):
-        wanted = at_least(70) if name == "sliced" else None
-        yield ratio(f"{what} ÷ ours", samples[name], samples["vectorised"], wanted)
-
-
-def _backward(leaf: Tensor, result: Tensor, upstream: Tensor) -> None:
-    torch.autograd.grad(result, leaf, upstream)
-
-
-# ---- loss and log-probabilities
 
 
 def _losses(sizes: dict[str, int], repeats: int) -> Iterator[Figure]:

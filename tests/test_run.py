@@ -159,9 +159,10 @@ def _trajectories(run):
 
 
 def test_a_run_from_nothing_to_a_checkpoint(start):
-    process = start()
+    process = start("train.eval_every=2", "best.score=em")
     assert process.end() == 0, process.output()
     summary = process.summary()
+    _was_evaluated_beside(process, summary)
     assert summary["status"] == "done"
     assert summary["steps"] == 5
     assert summary["max_lag_seen"] <= summary["max_lag"] == 2
@@ -179,6 +180,19 @@ def test_a_run_from_nothing_to_a_checkpoint(start):
     assert json.loads((process.run / "config.json").read_text())["buffer"]["max_lag"] == 2
     _checkpoint_loads(process.run / "checkpoints" / "5", process.run / "base")
     assert _nothing_is_left(process) is True
+
+
+def _was_evaluated_beside(process, summary):
+    """Training has not waited for the evaluations, whichever of them came to an end in time."""
+    records = map(json.loads, (process.run / "metrics.jsonl").read_text().splitlines())
+    evaluations = [record for record in records if record["kind"] == "eval"]
+    beside = [record for record in evaluations if "last_version" in record]
+    assert len(evaluations) == 2 + len(beside)
+    assert len(beside) + summary["evaluations_left_out"] == 2
+    assert all(record["version"] <= record["last_version"] for record in beside)
+    best = max(evaluations, key=lambda record: record["em"])
+    assert summary["best_score"] == best["em"]
+    assert (process.run / "checkpoints" / "2").is_dir()
 
 
 def _checkpoint_loads(checkpoint, base):
