@@ -21,6 +21,7 @@ from cluster.topology import Topology
 from wfr.config import Config
 from wfr.metrics import RunMetrics
 from wfr.recording import Recording, for_recording
+from wfr.report import page
 
 
 def launch(
@@ -71,6 +72,17 @@ def launch(
             if found is not None:
                 found.unlink(missing_ok=True)
             directory.close()
+            _report(directory, progress)
+
+
+def _report(directory: RunDirectory, progress: Progress) -> None:
+    """Write the report, however the run ended; what is wrong with it does not fail the run."""
+    try:
+        progress.note(f"report: {page.write(directory.path)}")
+    except Exception as error:  # noqa: BLE001
+        progress.note(
+            f"no report: {type(error).__name__}: {error}; try wfr report {directory.path}"
+        )
 
 
 async def _supervised(run: Run | OfflineRun, progress: Progress) -> dict[str, Any]:

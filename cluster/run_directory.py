@@ -16,6 +16,7 @@ CONTENT = (
     "config.json",
     "metrics.jsonl",
     "summary.json",
+    "report.html",
     "executors.json",
     "cache",
     "journal",
