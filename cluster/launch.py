@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from contextlib import ExitStack
 from typing import Any
 
 import ray
@@ -18,6 +19,7 @@ from cluster.resume import find
 from cluster.run import Run
 from cluster.run_directory import RunDirectory
 from cluster.topology import Topology
+from cluster.trackers import trackers
 from wfr.config import Config
 from wfr.metrics import RunMetrics
 from wfr.recording import Recording, for_recording
@@ -56,6 +58,8 @@ def launch(
             progress.note(f"metrics at http://{address}/metrics")
             found = announce(directory.path, address)
         index_corpus(config, progress.note)
+        following = ExitStack()
+        directory.follow(following.enter_context(trackers(config, directory.path, progress.note)))
         start_ray()
         try:
             topology = Topology(config, directory.path)
@@ -68,6 +72,7 @@ def launch(
             return asyncio.run(_supervised(run, progress))
         finally:
             ray.shutdown()
+            following.close()
             progress.close()
             if found is not None:
                 found.unlink(missing_ok=True)

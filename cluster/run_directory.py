@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from wfr.config import Config
 CONTENT = (
     "config.json",
     "metrics.jsonl",
+    "tensorboard",
+    "wandb",
+    "mlflow.db",
     "summary.json",
     "report.html",
     "executors.json",
@@ -54,6 +57,7 @@ class RunDirectory:
         for name in ("journal", "checkpoints", "logs"):
             (self.path / name).mkdir(exist_ok=True)
         self.write_json("config.json", config.model_dump(mode="json"))
+        self._listeners: list[Callable[[Mapping[str, Any]], None]] = []
         self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
 
     def _tidy(self) -> None:
@@ -65,10 +69,16 @@ class RunDirectory:
         for path in (self.path / "checkpoints").glob(".*"):
             _remove(path)
 
+    def follow(self, listener: Callable[[Mapping[str, Any]], None]) -> None:
+        """Give `listener` every record that is logged from now on."""
+        self._listeners.append(listener)
+
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to `metrics.jsonl`; it is on disk when this returns."""
         self._metrics.write(json.dumps(strict(record), allow_nan=False) + "\n")
         self._metrics.flush()
+        for listener in self._listeners:
+            listener(record)
 
     def write_json(self, name: str, content: Mapping[str, Any] | Sequence[Any]) -> None:
         """Write a file that appears whole or not at all."""

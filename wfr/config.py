@@ -245,6 +245,14 @@ class MetricsConfig(Section):
     """Port of the Prometheus exporter on the driver; none: no exporter; 0: any free port."""
     host: str = "127.0.0.1"
     """Address that the exporter listens on; 0.0.0.0: all of the driver's machine."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Experiment trackers that get the same numbers, each an extra of wfr of its name."""
+
+    @model_validator(mode="after")
+    def _each_tracker_once(self) -> Self:
+        if len(set(self.trackers)) < len(self.trackers):
+            raise ValueError(f"trackers={list(self.trackers)} names one twice; name each once")
+        return self
 
 
 EnvironmentConfig = Annotated[ThinkActConfig | CanvasConfig, Field(discriminator="kind")]

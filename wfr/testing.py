@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import itertools
 import json
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -50,6 +51,35 @@ class HangingBackend:
         """Wait for ever."""
         await asyncio.Event().wait()
         raise AssertionError("unreachable")
+
+
+class FakeTracker:
+    """An experiment tracker that keeps what it gets; it waits for `gate`, and `fails` if told to.
+
+    `began` is set once a write is under way.
+    """
+
+    def __init__(self) -> None:
+        """Hold nothing."""
+        self.written: list[tuple[int, float, dict[str, float]]] = []
+        self.attempts = 0
+        self.closed = self.fails = False
+        self.began = threading.Event()
+        self.gate: threading.Event | None = None
+
+    def write(self, version: int, at: float, values: Mapping[str, float]) -> None:
+        """Keep the numbers."""
+        self.attempts += 1
+        self.began.set()
+        if self.gate is not None:
+            self.gate.wait()
+        if self.fails:
+            raise OSError("broken")
+        self.written.append((version, at, dict(values)))
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed = True
 
 
 class FakeClock:

@@ -12,6 +12,7 @@ from importlib import metadata
 from packaging.requirements import Requirement
 
 from cluster.preflight.check import Check
+from cluster.trackers import missing
 
 IMPORT_NAMES = ("wfr", "actors", "learner", "cluster")
 
@@ -53,6 +54,18 @@ def packages_check(requirements: Sequence[str], version: Callable[[str], str | N
         not faults,
         "; ".join(faults) or ", ".join(sorted(set(found))),
         "run `make env`, or install the extra `cpu` or `gpu` of wfr",
+    )
+
+
+def tracker_check(names: tuple[str, ...]) -> Check:
+    """The package of every tracker that is asked for is installed."""
+    absent = missing(names)
+    return Check(
+        "trackers",
+        not absent,
+        f"{', '.join(absent)} is missing" if absent else ", ".join(names) or "none is asked for",
+        f"pip install 'wfr[{','.join(absent)}]', or leave it out of metrics.trackers",
+        "metrics.trackers",
     )
 
 

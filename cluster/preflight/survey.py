@@ -6,7 +6,7 @@ from cluster.preflight.canvas import Encode, context_checks, reach_check
 from cluster.preflight.check import Check
 from cluster.preflight.director import model_checks
 from cluster.preflight.executors import executor_check
-from cluster.preflight.installation import installation_checks
+from cluster.preflight.installation import installation_checks, tracker_check
 from cluster.preflight.machine import machine_checks
 from cluster.preflight.run import corpus_check, directory_check, operator_check, task_check
 from wfr.config import Config
@@ -30,6 +30,7 @@ def checks(config: Config, *, overwrite: bool = False) -> list[Check]:
         *installation_checks(),
         *machine_checks(config),
         executor_check(config),
+        tracker_check(config.metrics.trackers),
         *played,
         *(_canvas_checks(config) if all(check.ok for check in played) else ()),
         directory_check(config, overwrite=overwrite),
