@@ -206,6 +206,7 @@ def _checkpoint_loads(checkpoint, base):
     assert any(not torch.equal(after[name], before[name]) for name in after)
 
 
+@pytest.mark.soak
 def test_two_of_everything_on_hotpotqa(start, director):
     """Two ranks under ZeRO-3, samplers and workers; synchronous GRPO in two minibatches."""
     process = start(

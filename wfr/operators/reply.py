@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
-from wfr.backends.base import Backend, OperatorRequest
+from wfr.backends.base import Backend, Completion, OperatorRequest
 from wfr.operators.base import tagged
 from wfr.operators.meter import Meter
 from wfr.operators.values import NodeError
@@ -84,19 +84,24 @@ async def _complete(backend: Backend, request: OperatorRequest, meter: Meter) ->
     meter.claim()
     started = time.perf_counter()
     completion = await backend.complete(request)
-    meter.record(
-        OperatorCall(
-            request.operator,
-            completion.backend or backend.name,
-            time.perf_counter() - started,
-            prompt_tokens=completion.prompt_tokens,
-            completion_tokens=completion.completion_tokens,
-            cost_usd=completion.cost_usd,
-            cache_hit=completion.cache_hit,
-            status=completion.status,
-        )
-    )
+    meter.record(call_of(request, backend, completion, time.perf_counter() - started))
     return completion.text, completion.status
+
+
+def call_of(
+    request: OperatorRequest, backend: Backend, completion: Completion, seconds: float
+) -> OperatorCall:
+    """The record of one call."""
+    return OperatorCall(
+        request.operator,
+        completion.backend or backend.name,
+        seconds,
+        prompt_tokens=completion.prompt_tokens,
+        completion_tokens=completion.completion_tokens,
+        cost_usd=completion.cost_usd,
+        cache_hit=completion.cache_hit,
+        status=completion.status,
+    )
 
 
 def _again(prompt: str, text: str, complaint: str) -> str:

@@ -11,6 +11,7 @@ from wfr.environments.base import Environment
 from wfr.evaluation.policies.base import Policies, Policy, PolicyError, Setting
 from wfr.evaluation.policies.edit_script import EditScript
 from wfr.operators.base import OperatorSpec, tagged
+from wfr.operators.reply import call_of
 from wfr.tasks.source import Task
 from wfr.trajectory import Message, OperatorCall
 from wfr.workflow.codes import WorkflowError
@@ -101,18 +102,8 @@ class OneShot:
     async def _ask(self, request: OperatorRequest) -> str:
         started = time.perf_counter()
         completion = await self._backend.complete(request)
-        self.calls.append(
-            OperatorCall(
-                OPERATOR,
-                completion.backend or self._backend.name,
-                time.perf_counter() - started,
-                prompt_tokens=completion.prompt_tokens,
-                completion_tokens=completion.completion_tokens,
-                cost_usd=completion.cost_usd,
-                cache_hit=completion.cache_hit,
-                status=completion.status,
-            )
-        )
+        seconds = time.perf_counter() - started
+        self.calls.append(call_of(request, self._backend, completion, seconds))
         return completion.text
 
     def _request(self, task: Task) -> OperatorRequest:
