@@ -38,6 +38,7 @@ from learner.weights_gate import WeightsGate
 from wfr.advantage import GroupAdvantage, advantages
 from wfr.columns import GroupView, view
 from wfr.config import Config
+from wfr.lag_parts import LagParts, histograms
 from wfr.protocols import (
     PeerLostError,
     Publication,
@@ -152,6 +153,11 @@ class Learner:
         finally:
             self._gate.end_change()
         metrics |= _summary(groups, shares)
+        metrics |= histograms(
+            LagParts.of(episode.oldest, episode.newest, version)
+            for group in sound
+            for episode in group.scored
+        )
         flat = sum(values.zero_variance for values in compared)
         metrics["batch/zero_variance_ratio"] = flat / len(groups)
         metrics["learner/step_seconds"] = time.perf_counter() - started

@@ -45,6 +45,9 @@ def test_view_of_a_slice(first, second):
     for episode, record in zip(view(piece).trajectories, second.trajectories, strict=True):
         assert episode.tokens.tolist() == record.tokens.tolist()
         assert list(episode.oldest) == list(record.turn_oldest_version())
+        versions = record.token_versions()
+        newest = [versions[turn.start : turn.end].max() for turn in record.turns]
+        assert list(episode.newest) == newest
         assert list(episode.token_versions()) == list(record.token_versions())
         assert episode.policy_tokens == record.policy_tokens
 

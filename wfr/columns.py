@@ -28,6 +28,7 @@ class Episode:
         turn_id: int16 [T], a view.
         behaviour_logprob: float32 [T], a view.
         oldest: int64 [turns], the oldest weight version inside each turn.
+        newest: int64 [turns], the newest.
         context: int32 [turns], where the context of each turn begins, a view.
         span_version: int64 [spans], the weight version of each span of policy tokens, a view.
         span_length: int64 [spans], its count of tokens.
@@ -44,6 +45,7 @@ class Episode:
     turn_id: np.ndarray
     behaviour_logprob: np.ndarray
     oldest: np.ndarray
+    newest: np.ndarray
     context: np.ndarray
     span_version: np.ndarray
     span_length: np.ndarray
@@ -96,7 +98,7 @@ def view(batch: pa.RecordBatch) -> GroupView:
     turn_ids, logprobs = _List(batch, "turn_id"), _List(batch, "behaviour_logprob")
     turns, spans = _List(batch, "turns"), _List(batch, "version_spans")
     start, end, context = turns.field("start"), turns.field("end"), turns.field("context")
-    oldest = _oldest(batch, turns, spans, group_id)
+    oldest, newest = _versions(batch, turns, spans, group_id)
     span_version, span_length = spans.field("version"), spans.field("end") - spans.field("start")
     written = np.concatenate([[0], np.cumsum(end - start, dtype=np.int64)])
     parts = _parts(batch)
@@ -122,6 +124,7 @@ def view(batch: pa.RecordBatch) -> GroupView:
                 turn_id=turn_ids.row(row),
                 behaviour_logprob=logprobs.row(row),
                 oldest=oldest[mine],
+                newest=newest[mine],
                 context=context[mine],
                 span_version=span_version[its],
                 span_length=span_length[its],
@@ -162,8 +165,10 @@ class _List:
         return values[self.first : self.last]
 
 
-def _oldest(batch: pa.RecordBatch, turns: _List, spans: _List, group_id: str) -> np.ndarray:
-    """The oldest version inside each turn of all rows: int64.
+def _versions(
+    batch: pa.RecordBatch, turns: _List, spans: _List, group_id: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The oldest and the newest version inside each turn of all rows: int64 each.
 
     Spans and turns are put on one axis, the tokens of all rows in a line; there both rise, so that
     the spans that overlap a turn follow each other.
@@ -181,11 +186,12 @@ def _oldest(batch: pa.RecordBatch, turns: _List, spans: _List, group_id: str) ->
     if (first >= last).any():
         raise ValueError(f"group {group_id}: a turn without a weight version")
     if not len(first):
-        return np.zeros(0, np.int64)
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     versions = np.append(spans.field("version"), np.iinfo(np.int64).max)
     bounds = np.stack([first, last], axis=1).ravel()
     oldest: np.ndarray = np.minimum.reduceat(versions, bounds)[::2]
-    return oldest
+    newest: np.ndarray = np.maximum.reduceat(versions, bounds)[::2]
+    return oldest, newest
 
 
 def _parts(batch: pa.RecordBatch) -> list[dict[str, float]]:

@@ -77,6 +77,13 @@ _step = functools.partial(_of, "step")
 _executor = functools.partial(_of, "executor")
 
 
+def _turn_lag(key: str, name: str, help_: str) -> Metric:
+    return Metric(
+        *(f"wfr_turn_{name}_steps", "histogram", "steps", help_, "step", f"lag/turn_{key}"),
+        buckets=_LAGS,
+    )
+
+
 def _eval(name: str, unit: str, source: str, help_: str, label: str = "") -> Metric:
     return Metric(name, "gauge", unit, help_, "eval", source, label)
 
@@ -132,6 +139,19 @@ METRICS: tuple[Metric, ...] = (
         "lag/histogram",
         buckets=_LAGS,
     ),
+    _turn_lag("total", "lag", "Optimizer steps between a turn's oldest token and its training."),
+    _turn_lag("sampling", "sampling_lag", "The part of a turn's lag that passed while sampling."),
+    _turn_lag(
+        "environment",
+        "environment_lag",
+        "The part of a turn's lag that passed between turns: operators, waiting for a sampler.",
+    ),
+    _turn_lag(
+        "queue",
+        "queue_lag",
+        "The part of a turn's lag that passed behind its episode: siblings, and the queue.",
+    ),
+    _turn_lag("kv_age", "kv_age", "Versions between a turn's first and last token's weights."),
     _step(
         "gauge",
         "wfr_buffer_slots",
