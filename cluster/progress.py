@@ -14,7 +14,7 @@ from rich.progress import Progress as Bars
 
 from cluster.live import LiveView
 
-REFRESHES_PER_SECOND = 2
+REFRESHES_PER_SECOND = 1
 """How often the live view is drawn, whatever happens in between."""
 
 
