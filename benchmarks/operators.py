@@ -1,9 +1,9 @@
 """Executor requests with cache and single flight ÷ without, on a recorded run with G = 8 siblings.
 
-The recording holds, for every fourth group of a whole canvas quickstart (60 steps, temperature 1),
-the executor calls of each episode in order, as hashes of what the cache's key covers. Episodes of a
-group play at once, eight groups at a time, each waiting for one reply before its next call; the
-executor answers after a moment. Both sides make the same calls.
+The recording (`record_calls`) holds, for every fourth group of a whole canvas quickstart (40 steps,
+temperature 1), the executor calls of each episode in order, as hashes of what the cache's key
+covers. Episodes of a group play at once, eight groups at a time, each waiting for one reply before
+its next call; the executor answers after a moment. Both sides make the same calls.
 """
 
 from __future__ import annotations
@@ -66,7 +66,6 @@ def run(quick: bool) -> Result:
                 shares,
                 "×",
                 at_most(0.6),
-                note="siblings of a canvas director rarely ask the very same thing",
             )
         ],
         setup={

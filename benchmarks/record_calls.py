@@ -1,8 +1,9 @@
 """Record the executor calls of a canvas quickstart: `python -m benchmarks.record_calls`.
 
-A whole run with an executor that names each of its replies by a hash of what the cache's key covers
-(operator, prompt, inputs, parameters). The journal keeps that name with the call, so the recording
-is read from it: for every fourth group the calls of each sibling in order. No cache is used.
+A whole run with an executor that numbers each of its replies by a hash of what the cache's key
+covers (operator, prompt, inputs, parameters), in the place of the count of prompt tokens. The
+journal keeps that number with the call, so the recording is read from it: for every fourth group
+the calls of each sibling in order. No cache is used.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from wfr.backends.mistakes import Mistakes
 from wfr.backends.rule_based import RuleBased
 from wfr.journal import read_journal
 from wfr.schema import from_batch
+from wfr.trajectory import Trajectory
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "cluster/configs/canvas_quickstart.yaml"
@@ -29,19 +31,19 @@ RECORDING = Path(__file__).parent / "recordings" / "canvas_quickstart.jsonl.gz"
 _EVERY = 4
 
 
-class Named:
-    """The embedded executor, whose replies are named by what was asked."""
+class Numbered:
+    """The embedded executor, whose replies are numbered by what was asked."""
 
-    name = "named"
+    name = "numbered"
 
     def __init__(self, mistakes: float) -> None:
         """Go wrong in so many calls."""
         self._executor = RuleBased(Mistakes(mistakes))
 
     async def complete(self, request: OperatorRequest) -> Completion:
-        """Answer, and say who asked what."""
+        """Answer, with the number of the request."""
         reply = await self._executor.complete(request)
-        return Completion(reply.text, backend=cache_key(request, {})[:12])
+        return Completion(reply.text, prompt_tokens=int(cache_key(request, {})[:12], 16))
 
 
 def main(
@@ -50,12 +52,12 @@ def main(
 ) -> None:
     """Run, then write the recording."""
     section = {
-        "backend": "named",
+        "backend": "numbered",
         "cache": {"enabled": False},
         "backends": {
-            "named": {
+            "numbered": {
                 "kind": "custom",
-                "target": f"{__spec__.name}:Named",
+                "target": f"{__spec__.name}:Numbered",
                 "options": {"mistakes": mistakes},
                 "limits": {"concurrency": 1024},
             }
@@ -76,9 +78,9 @@ def main(
 
 
 def _rows(journal: Path) -> list[tuple[str, int, list[tuple[str, str]]]]:
-    """Group, sibling, and operator and name of each call, for every fourth group in order."""
+    """Group, sibling, and operator and number of each call, for every fourth group in order."""
     found = [
-        (t.group_id, t.sibling, [(call.operator, call.backend) for call in t.operator_calls])
+        (t.group_id, t.sibling, _calls(t))
         for directory in sorted(path for path in journal.iterdir() if path.is_dir())
         for batch in read_journal(directory)
         for t in from_batch(batch).trajectories
@@ -86,6 +88,15 @@ def _rows(journal: Path) -> list[tuple[str, int, list[tuple[str, str]]]]:
     return sorted(
         (row for row in found if int(row[0]) % _EVERY == 0), key=lambda row: (int(row[0]), row[1])
     )
+
+
+def _calls(trajectory: Trajectory) -> list[tuple[str, str]]:
+    """Calls of the executor; runs of programs, which are in the journal too, have no number."""
+    return [
+        (call.operator, f"{call.prompt_tokens:012x}")
+        for call in trajectory.operator_calls
+        if call.prompt_tokens
+    ]
 
 
 if __name__ == "__main__":
