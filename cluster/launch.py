@@ -16,7 +16,7 @@ from cluster.indexing import index_corpus
 from cluster.offline import OfflineRun
 from cluster.progress import Progress
 from cluster.resume import find
-from cluster.run import Run
+from cluster.run import ProcessLostError, Run
 from cluster.run_directory import RunDirectory
 from cluster.topology import Topology
 from cluster.trackers import trackers
@@ -37,7 +37,8 @@ def launch(
     """Run `config` to its end on RAY_ADDRESS, or on a Ray of its own on this machine.
 
     With a recording there is only a learner, which trains on what was recorded. With `resume` the
-    run in the directory goes on, however it ended.
+    run in the directory goes on, however it ended. A run that has lost a process which nothing
+    replaces goes on by itself, `run.restarts` times.
 
     Raises:
         RunFailedError: the run cannot go on.
@@ -46,6 +47,29 @@ def launch(
         ConfigError: the exporter's port is taken.
         FormatError: the corpus to search is none.
     """
+    left = config.run.restarts if recording is None else 0
+    while True:
+        try:
+            return _launch(
+                config, overwrite=overwrite, resume=resume, quiet=quiet, recording=recording
+            )
+        except ProcessLostError as error:
+            if not left:
+                raise
+            Progress(name=config.run.name, quiet=quiet).note(
+                f"{error} The run goes on from what it has left ({left} restarts to go)."
+            )
+            left, overwrite, resume = left - 1, False, True
+
+
+def _launch(
+    config: Config,
+    *,
+    overwrite: bool,
+    resume: bool,
+    quiet: bool,
+    recording: Recording | None,
+) -> dict[str, Any]:
     batches = None
     if recording is not None:
         config, batches = for_recording(config, recording)

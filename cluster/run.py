@@ -63,6 +63,10 @@ class RunFailedError(RuntimeError):
     """The run cannot go on; the text says why and what to do."""
 
 
+class ProcessLostError(RunFailedError):
+    """A process has died that nothing replaces in a run under way; a resumed run has new ones."""
+
+
 class _StoppedError(Exception):
     """The run was told to stop before it began to train."""
 
@@ -146,11 +150,11 @@ class Run:
         except _StoppedError:
             summary["status"] = "stopped"
         except PeerLostError as error:
-            raise self._failed(
-                summary,
+            summary["reason"] = (
                 f"a process that the run cannot do without has died: {gist(error)} "
-                f"See {self._directory.path / 'logs'}.",
-            ) from error
+                f"See {self._directory.path / 'logs'}."
+            )
+            raise ProcessLostError(summary["reason"]) from error
         except _ENDING as error:
             raise self._failed(summary, str(error)) from error
         finally:

@@ -355,3 +355,23 @@ def test_lora_trains_publishes_merged_weights_and_resumes(start, director):
     checkpoint = process.run / "checkpoints" / "6"
     assert (checkpoint / "adapter" / "adapter_model.safetensors").exists()
     _checkpoint_loads(checkpoint, director)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_a_killed_buffer_loses_nothing(start, director):
+    """The run starts its processes anew and goes on from checkpoint, ledger and journal."""
+    from wfr.audit import audit
+
+    process = start(f"model.path={director}", "train.steps=7", "train.checkpoint_every=2")
+    process.until_step(3)
+    process.only("ray::HostedBuffer").kill()
+    process.until_step(5)
+    assert process.end() == 0, process.output()
+    assert "goes on from what it has left" in process.output()
+    report = audit(process.run)
+    assert report.violations == []
+    assert report.ledger.groups_consumed == 7 * 4
+    assert [record["version"] for record in process.steps()] == list(range(1, 8))
+    assert process.summary()["status"] == "done"
+    assert _nothing_is_left(process) is True

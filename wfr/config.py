@@ -39,6 +39,9 @@ class RunConfig(Section):
     """Directory that holds runs."""
     seed: int = Field(1, ge=0)
     """Seed of everything that is drawn: tasks, world, weights, sampling."""
+    restarts: int = Field(3, ge=0)
+    """How often the run goes on by itself, as with --resume, after it has lost a process that
+    nothing replaces while it runs, such as the buffer."""
 
 
 class TinyModelConfig(Section):
