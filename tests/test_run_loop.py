@@ -326,6 +326,16 @@ def _records(tmp_path, kind):
     return [record for record in map(json.loads, lines) if record["kind"] == kind]
 
 
+def test_the_phases_of_the_training_loop_add_up_and_workers_are_asked(tmp_path):
+    _run(tmp_path, steps=3)
+    steps = _records(tmp_path, "step")
+    seconds = [sum(step["seconds/training_loop"].values()) for step in steps]
+    assert seconds == sorted(seconds)
+    elapsed = steps[-1]["time"] - steps[0]["time"]
+    assert 0 < seconds[-1] - seconds[0] < elapsed + 0.5
+    assert [step["seconds/workers"]["sampler"] for step in steps] == [3.0, 6.0, 9.0]
+
+
 def test_a_batch_that_cannot_be_trained_on_is_set_aside_and_the_run_goes_on(tmp_path):
     refusals = [_all, lambda groups: [], _all]
     events, summary, error = _run(

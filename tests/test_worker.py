@@ -466,6 +466,24 @@ def test_sampled_is_reported_plus_cut_short():
     assert any(cut_short)
 
 
+def test_time_is_told_once_and_by_what_was_waited_for():
+    async def main():
+        player = worker(FakeSampler(two_turns), itertools.repeat(None))
+        player._make_environment = FakeEnvironment
+        buffer = Buffer(max_lag=0, groups_per_batch=2)
+        running = asyncio.create_task(player.run(buffer))
+        await settle(rounds=50)
+        first, again = player.time_spent(), player.time_spent()
+        await buffer.close()
+        await asyncio.gather(running, return_exceptions=True)
+        return first, again
+
+    first, again = asyncio.run(main())
+    assert set(first) == set(again) == {"slot", "sampler", "operator", "own"}
+    assert all(seconds > 0 for seconds in first.values())
+    assert sum(again.values()) < sum(first.values())
+
+
 def books_of_a_cut_run(rounds):
     sampler = FakeSampler(two_turns)
     scripts = itertools.cycle([(), (None, DOWN), (), (KeyError("x"),)])

@@ -14,6 +14,12 @@ def _rate(metric: str, by: str = "") -> str:
     return f"sum by ({by}) ({total})" if by else f"sum({total})"
 
 
+def _shares(counter: str) -> str:
+    """Share of each phase in the growth of a counter; they add up to 1."""
+    grown = _rate(counter, "phase")
+    return f"{grown} / ignoring(phase) group_left () ({_rate(counter)} > 0)"
+
+
 def _now(metric: str) -> str:
     return f'{metric}{{run="$run"}}'
 
@@ -53,13 +59,18 @@ _THROUGHPUT = Panel(
 )
 _SHARES = Panel(
     "What the training loop does",
-    "Shares of its time: waiting for a full batch (samplers or operators are slow), training, and "
-    "publishing weights. With overlap, publishing runs beside training and they may exceed 1.",
-    (
-        Query(_rate("wfr_learner_wait_seconds_total"), "waits for groups"),
-        Query(_rate("wfr_learner_step_seconds_sum"), "trains"),
-        Query(_rate("wfr_publish_seconds_sum"), "publishes"),
-    ),
+    "Shares of its time, which add up to 1. Groups: it waits for a full batch, so samplers or "
+    "operators are slow; train: the learner is; publish: it waits for a publication that did not "
+    "fit beside a step; other: checkpoints, evaluations, its own work.",
+    (Query(_shares("wfr_training_loop_seconds_total"), "{{phase}}"),),
+    unit="percentunit",
+    stacked=True,
+)
+_EPISODES = Panel(
+    "What the episodes wait for",
+    "Shares of the time of all episodes, which add up to 1. Slot: the learner is behind; sampler: "
+    "add samplers; operator: look at the executors; own: the workers' own computing.",
+    (Query(_shares("wfr_worker_seconds_total"), "{{phase}}"),),
     unit="percentunit",
     stacked=True,
 )
@@ -128,6 +139,7 @@ OVERVIEW = Dashboard(
         _REWARD,
         _THROUGHPUT,
         _SHARES,
+        _EPISODES,
         _LAG,
         _DISCARDED,
     ),
@@ -188,6 +200,32 @@ STALENESS = Dashboard(
     "WFR / Staleness",
     (
         _LAG,
+        Panel(
+            "Where the lag of turns arises",
+            "Mean lag of the turns, split: updates while they were sampled, while operators ran, "
+            "and while their group waited. Queue: a smaller max_lag; environment: faster "
+            "operators; sampling: shorter turns or more samplers.",
+            (
+                Query(_mean("wfr_turn_sampling_lag_steps"), "sampling"),
+                Query(_mean("wfr_turn_environment_lag_steps"), "environment"),
+                Query(_mean("wfr_turn_queue_lag_steps"), "queue"),
+            ),
+            stacked=True,
+        ),
+        Panel(
+            "Lag of the turns",
+            "Optimizer steps between a turn's oldest token and its training.",
+            (
+                Query(_quantile(0.5, "wfr_turn_lag_steps"), "median"),
+                Query(_quantile(0.95, "wfr_turn_lag_steps"), "95 %"),
+            ),
+        ),
+        Panel(
+            "Age of the KV cache",
+            "Versions between the weights of a turn's first and last token; with keep_kv so old "
+            "are the oldest entries that it read.",
+            (Query(_mean("wfr_turn_kv_age_steps"), "mean"),),
+        ),
         Panel(
             "Importance ratio by lag",
             "Mean ratio of turns by their lag: how much older data disagrees with the policy.",
@@ -320,6 +358,7 @@ CLUSTER = Dashboard(
     (
         _THROUGHPUT,
         _SHARES,
+        _EPISODES,
         Panel(
             "Learner step",
             "Seconds of one step, all minibatches.",
