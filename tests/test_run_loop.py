@@ -689,12 +689,15 @@ def test_an_evaluation_beside_training_stops_nothing(tmp_path):
 
 
 def test_the_best_version_is_kept_and_named(tmp_path):
+    runs = []
+
     class Slow(Rank):
-        """Gives the evaluation of each version time to end."""
+        """Lets the evaluation of each version end, however slow the disk is."""
 
         async def step(self, version, *refs):
-            for _ in range(50):
-                await asyncio.sleep(0)
+            evaluation = runs[0]._spare._task if runs else None
+            while evaluation is not None and not evaluation.done():
+                await asyncio.sleep(0.001)
             return await super().step(version, *refs)
 
         async def save(self, target, state):
@@ -708,6 +711,9 @@ def test_the_best_version_is_kept_and_named(tmp_path):
                 episode = dataclasses.replace(episode, reward_parts={"correct": 0.1})
             return [episode]
 
+    async def keep(run, topology):
+        runs.append(run)
+
     worker = Starts("w", scores=[0.2, 0.9, 0.3, 0.3, 0.3])
     events, summary, error = _run(
         tmp_path,
@@ -716,6 +722,7 @@ def test_the_best_version_is_kept_and_named(tmp_path):
         steps=20,
         eval_every=2,
         best={"score": "em", "patience": 2},
+        meanwhile=keep,
     )
     assert error is None
     assert (summary["status"], summary["best_version"], summary["best_score"]) == ("done", 4, 0.9)
