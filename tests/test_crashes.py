@@ -105,6 +105,7 @@ def crash_and_check(directory, rounds, seed):
     return hit
 
 
+@pytest.mark.engine  # not for an engine, but for its ten seconds
 def test_every_crash_point_once(tmp_path):
     hit = crash_and_check(tmp_path, NAMES, seed=1)
     assert set(hit) == set(NAMES)
