@@ -1,7 +1,9 @@
 """2,000 concurrent executor calls against a local server that answers in 200 ms and a tail.
 
 Two limits in turn: a rate, and places. What a limit allows is known: so many calls a minute, or
-places divided by the time that the server itself took per reply. The client's overhead is processor
+places divided by the time that the server itself took per reply. Throughput is that of the middle
+eight tenths of the calls: before them places fill, and after them the last replies of the tail are
+waited for, which no client can shorten. The client's overhead is processor
 time per call of this process, which does nothing else, with everything on the way of a call:
 budget, cache, gate, attempts, the `openai` client. The peer is that client alone, as its manual
 shows it, on the same server. The server is a process of its own on the same machine.
@@ -68,6 +70,7 @@ def run(quick: bool) -> Result:
             ratio(
                 "processor time: the client alone ÷ ours", overhead["client"], overhead["places"]
             ),
+            figure("throughput of the client alone ÷ what places allow", samples["client"], "×"),
             figure("memory after the first repeat to the last", growth, "MiB", at_most(16)),
         ],
         setup={
@@ -98,41 +101,35 @@ class _Bench:
     def ours(self, **limits: int) -> float:
         """Throughput ÷ what `limits` allow."""
         self._runs += 1
-        seconds, processor, stats = self._timed(self._through_executors(limits))
+        per_second, processor, stats = self._timed(self._through_executors(limits))
         name = "rate" if "requests_per_minute" in limits else "places"
         self.overhead_ms[name].append(processor / self._calls * 1e3)
         self.most = max(self.most, int(stats["most"]))
         self.memory.append(psutil.Process().memory_info().rss)
-        if name == "rate":
-            # One second's worth comes at once; the last call still takes its time.
-            latency = stats["seconds"] / stats["requests"]
-            ideal = max(self._calls - _PER_SECOND, 0) / _PER_SECOND + latency
-        else:
-            ideal = stats["seconds"] / min(_PLACES, self._calls)
-        return ideal / seconds
+        return per_second / (_PER_SECOND if name == "rate" else _by_places(_PLACES, stats))
 
     def client_alone(self) -> float:
-        """Seconds of the official client without anything around it."""
-        seconds, processor, _ = self._timed(self._through_client())
+        """The same of the official client without anything around it."""
+        per_second, processor, stats = self._timed(self._through_client())
         self.overhead_ms["client"].append(processor / self._calls * 1e3)
-        return seconds
+        return per_second / _by_places(_PEER_CALLERS, stats)
 
     def _timed(
-        self, work: Coroutine[Any, Any, Callable[[], float]]
+        self, work: Coroutine[Any, Any, list[float]]
     ) -> tuple[float, float, Mapping[str, float]]:
         self._stats()
         processor = time.process_time()
-        started = time.perf_counter()
         ended = asyncio.run(work)
-        seconds = ended() - started
-        return seconds, time.process_time() - processor, self._stats()
+        first, last = len(ended) // 10, len(ended) * 9 // 10
+        per_second = (last - first) / (ended[last] - ended[first])
+        return per_second, time.process_time() - processor, self._stats()
 
     def _stats(self) -> Mapping[str, float]:
         with urllib.request.urlopen(f"{self._address}/stats", timeout=30) as reply:
             found: Mapping[str, float] = json.load(reply)
         return found
 
-    async def _through_executors(self, limits: Mapping[str, int]) -> Callable[[], float]:
+    async def _through_executors(self, limits: Mapping[str, int]) -> list[float]:
         main = {
             "kind": "openai_compatible",
             "base_url": f"{self._address}/v1",
@@ -153,7 +150,7 @@ class _Bench:
         hub.close()
         return ended
 
-    async def _through_client(self) -> Callable[[], float]:
+    async def _through_client(self) -> list[float]:
         async with openai.AsyncOpenAI(base_url=f"{self._address}/v1", api_key="none") as client:
 
             async def call(number: int) -> None:
@@ -169,17 +166,23 @@ class _Bench:
 
 async def _all(
     call: Callable[[int], Coroutine[Any, Any, None]], calls: int, callers: int
-) -> Callable[[], float]:
-    """Make all calls with so many callers at once; returns when it ended."""
+) -> list[float]:
+    """Make all calls with so many callers at once; returns when each ended."""
     numbers = iter(range(calls))
+    ended = []
 
     async def caller() -> None:
         for number in numbers:
             await call(number)
+            ended.append(time.perf_counter())
 
     await asyncio.gather(*(caller() for _ in range(min(callers, calls))))
-    now = time.perf_counter()
-    return lambda: now
+    return ended
+
+
+def _by_places(places: int, stats: Mapping[str, float]) -> float:
+    """Calls a second that so many places allow."""
+    return places * stats["requests"] / stats["seconds"]
 
 
 @contextmanager

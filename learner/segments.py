@@ -3,8 +3,9 @@
 A packed batch is flat: T tokens of many rows (trajectories) and turns (sub-sequences) in any order.
 Nothing here loops over turns or rows. A sum adds up *runs*, which are tokens of one segment that
 stand side by side, and scatters only the few sums of runs: a scatter of every token takes five
-times as long, and on a GPU its order is not fixed. Sum and spread are each other's adjoint, so each
-is the other's gradient.
+times as long, and on a GPU its order is not fixed. Tokens that are no member have a segment of
+their own, past the last, which is cut off again: cheaper than to mask them before each sum. Sum and
+spread are each other's adjoint, so each is the other's gradient.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Segments:
     """A partition of the member tokens.
 
     Attributes:
-        index: int64 [T], segment of each token; 0 for tokens that are no member.
+        index: int64 [T], segment of each token; S for tokens that are no member.
         member: bool [T], tokens that belong to a segment; all others are outside sums and counts.
         sizes: int64 [S], members per segment; 0 where a segment has none.
         runs: int64 [R], tokens of each run of equal indices, in order.
@@ -39,14 +40,13 @@ class Segments:
     @classmethod
     def of(cls, index: Tensor, member: Tensor, count: int) -> Segments:
         """Partition `member` tokens by `index` [T], whose values lie in [0, count)."""
-        index = torch.where(member, index, 0)
+        index = torch.where(member, index, count)
         run_index, runs = torch.unique_consecutive(index, return_counts=True)
-        sizes = torch.zeros(count, dtype=torch.int64, device=index.device)
-        sizes = sizes.index_add(0, index, member.long())
-        return cls(index, member, sizes, runs, run_index)
+        sizes = torch.zeros(count + 1, dtype=torch.int64, device=index.device)
+        return cls(index, member, sizes.index_add(0, run_index, runs)[:count], runs, run_index)
 
     def spread(self, values: Tensor) -> Tensor:
-        """Give each token the value of its segment: [S] → [T]."""
+        """Give each token the value of its segment, 0 where it is no member: [S] → [T]."""
         spread: Tensor = _Spread.apply(values, self)  # type: ignore[no-untyped-call]
         return spread
 
@@ -56,7 +56,7 @@ class Segments:
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum of `values` [T] over the members of each segment: [S]."""
-        total: Tensor = _Total.apply(torch.where(self.member, values, 0), self)  # type: ignore[no-untyped-call]
+        total: Tensor = _Total.apply(values, self)  # type: ignore[no-untyped-call]
         return total
 
     def mean(self, values: Tensor) -> Tensor:
@@ -65,18 +65,16 @@ class Segments:
 
     def maximum(self, values: Tensor) -> Tensor:
         """Largest of the non-negative `values` [T] over each segment's members: [S], else 0."""
-        values = torch.where(self.member, values, 0)
-        zeros = values.new_zeros(len(self.sizes))
-        return zeros.scatter_reduce(0, self.index, values, reduce="amax")
+        zeros = values.new_zeros(len(self.sizes) + 1)
+        return zeros.scatter_reduce(0, self.index, values, reduce="amax")[:-1]
 
 
 def _total(values: Tensor, segments: Segments) -> Tensor:
-    """Sum of all `values` [T] by index, members or not: [S]."""
-    zeros = values.new_zeros(len(segments.sizes))
+    zeros = values.new_zeros(len(segments.sizes) + 1)
     if 4 * len(segments.runs) > len(values):  # runs of a token or two: there is nothing to add up
-        return zeros.index_add(0, segments.index, values)
+        return zeros.index_add(0, segments.index, values)[:-1]
     sums = torch.segment_reduce(values, "sum", lengths=segments.runs, unsafe=True)
-    return zeros.index_add(0, segments.run_index, sums)
+    return zeros.index_add(0, segments.run_index, sums)[:-1]
 
 
 class _Total(torch.autograd.Function):
@@ -98,7 +96,7 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, segments: Segments) -> Tensor:
         ctx.segments = segments
-        return values.index_select(0, segments.index)
+        return torch.cat([values, values.new_zeros(1)]).index_select(0, segments.index)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:

@@ -6,6 +6,7 @@ While one message is under way the next one gathers, so a busy worker sends few 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from typing import Literal
@@ -84,6 +85,13 @@ class Place:
         self._end(Outcome(result, self._reserved, tokens, usd, self.probe, hold_s))
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Caller:
+    future: asyncio.Future[Place]
+    tokens: float
+    usd: float
+
+
 class Counter:
     """Places in front of one backend, for the calls of one worker."""
 
@@ -93,7 +101,8 @@ class Counter:
         self._reporter = reporter
         self._worker = worker
         self._backend = backend
-        self._waiting: deque[tuple[asyncio.Future[Place], float, float]] = deque()
+        self._waiting: deque[_Caller] = deque()
+        self._tokens = self._usd = 0.0  # of all that wait, who may be thousands
         self._asking: asyncio.Task[None] | None = None
 
     async def place(self, tokens: float, usd: float) -> Place:
@@ -103,13 +112,19 @@ class Counter:
             BackendConfigError: the hub has given the backend up.
         """
         future: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
-        self._waiting.append((future, tokens, usd))
+        caller = _Caller(future, tokens, usd)
+        self._waiting.append(caller)
+        self._tokens += tokens
+        self._usd += usd
         if self._asking is None:
             self._asking = asyncio.create_task(self._ask())
         try:
             return await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled() and future.exception() is None:
+            if caller in self._waiting:
+                self._waiting.remove(caller)
+                self._gone(caller)
+            elif future.done() and not future.cancelled() and future.exception() is None:
                 future.result().end("waived")
             raise
 
@@ -133,16 +148,14 @@ class Counter:
     async def _ask(self) -> None:
         try:
             await asyncio.sleep(0)  # all calls of this round of the loop go into one message
-            while waiting := self._still_waiting():
+            while calls := len(self._waiting):
                 # The hub reserves for each place what these calls are expected to take on average.
-                tokens = sum(entry[1] for entry in waiting) / len(waiting)
-                usd = sum(entry[2] for entry in waiting) / len(waiting)
-                demand = Demand(len(waiting), tokens, usd)
+                demand = Demand(calls, self._tokens / calls, self._usd / calls)
                 for place in await self._lease(demand, patient=True):
                     self._hand_out(place)
         except Exception as error:  # noqa: BLE001 - whoever waits has to hear of it, whatever it is
-            for future, _, _ in self._still_waiting():
-                future.set_exception(error)
+            while caller := self._next():
+                caller.future.set_exception(error)
         finally:
             self._asking = None
 
@@ -151,17 +164,25 @@ class Counter:
         reserved = (demand.tokens, demand.usd)
         return [Place(self._ended, reserved, probe=lease.probe) for _ in range(lease.calls)]
 
-    def _still_waiting(self) -> deque[tuple[asyncio.Future[Place], float, float]]:
-        self._waiting = deque(entry for entry in self._waiting if not entry[0].done())
-        return self._waiting
-
     def _hand_out(self, place: Place) -> None:
+        if caller := self._next():
+            caller.future.set_result(place)
+        else:
+            place.end("waived")
+
+    def _next(self) -> _Caller | None:
         while self._waiting:
-            future = self._waiting.popleft()[0]
-            if not future.done():
-                future.set_result(place)
-                return
-        place.end("waived")
+            caller = self._waiting.popleft()
+            self._gone(caller)
+            if not caller.future.done():  # cancelled, and not run since
+                return caller
+        return None
+
+    def _gone(self, caller: _Caller) -> None:
+        self._tokens -= caller.tokens
+        self._usd -= caller.usd
+        if not self._waiting:  # what rounding has left
+            self._tokens = self._usd = 0.0
 
     def _ended(self, outcome: Outcome) -> None:
         self._reporter.ended(self._backend, [outcome])
