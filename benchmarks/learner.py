@@ -1,4 +1,4 @@
-"""One optimizer step on trajectories of very different lengths, three ways, in one thread.
+"""One optimizer step on trajectories of very different lengths, three ways.
 
 * packed: `learner.Learner.step` as a run calls it: reading record batches, advantages, planning,
   packing, forward, GSsPO, backward, DeepSpeed ZeRO-1, AdamW.
@@ -8,8 +8,13 @@
 * bare: forward and backward of the model alone on the packed micro-batches, ready made: the same
   attention and scoring head, and the sum of the log-probabilities in the place of a loss.
 
-Lengths are log-normal with σ = 1; tokens per second count real tokens, never padding. Seconds are
-processor time, which a busy machine distorts less: every side keeps one thread busy throughout.
+Lengths are log-normal with σ = 1; tokens per second count real tokens, never padding. On a CPU in
+float32 and one thread; seconds are processor time, which a busy machine distorts less, as every
+side keeps its thread busy throughout. On a GPU in bfloat16 with a director of half a billion
+parameters and flash attention, in seconds of the clock; memory bounds the padded side there, which
+gets micro-batches of the same size. Its share of the GPU counts 6 operations per parameter and
+token and 12 per layer, channel and pair of tokens that attend (half of a square), forward and
+backward, over the rate of a large matrix product on the same GPU.
 """
 
 from __future__ import annotations
@@ -39,9 +44,17 @@ from wfr.config import Config, TinyModelConfig, parse_config
 from wfr.schema import to_batch
 from wfr.trajectory import Group, StopReason, Trajectory, Turn, TurnKind, VersionSpan
 
+_CUDA = torch.cuda.is_available()
+_DEVICE = "cuda" if _CUDA else "cpu"
+_DTYPE = torch.bfloat16 if _CUDA else torch.float32
 _SHAPE = TinyModelConfig(layers=4, hidden=256, intermediate=768, heads=4)
 _VOCABULARY = 4096
-_MEDIAN, _SIGMA, _LONGEST = 150, 1.0, 2048
+_MEDIAN, _LONGEST, _MAX_TOKENS, _ATTENTION = 150, 2048, 4096, "sdpa"
+if _CUDA:
+    _SHAPE = TinyModelConfig(layers=24, hidden=896, intermediate=4864, heads=14)
+    _VOCABULARY = 151_936
+    _MEDIAN, _LONGEST, _MAX_TOKENS, _ATTENTION = 1200, 16_384, 32_768, "flash"
+_SIGMA = 1.0
 _SIBLINGS = 8
 
 
@@ -49,7 +62,7 @@ def run(quick: bool) -> Result:
     """Compare on one machine with one thread each."""
     torch.set_num_threads(1)
     groups = 2 if quick else 8
-    config = _config(groups, max_tokens=4096)
+    config = _config(groups)
     batches = _batches(groups)
     rows = _rows(batches, config)
     tokens = sum(map(len, rows))
@@ -63,12 +76,16 @@ def run(quick: bool) -> Result:
         timed = {name: _timed(step) for name, step in sides.items()}
         samples = interleave(timed, repeats=2 if quick else 7)
     rates = {side: [tokens / seconds for seconds in times] for side, times in samples.items()}
+    figures = [
+        ratio("packed ÷ padded, tokens/s", rates["packed"], rates["padded"], at_least(2)),
+        ratio("packed step ÷ bare model", rates["packed"], rates["bare"], at_least(0.9)),
+        *(figure(f"{side}, tokens/s", rate, "1/s") for side, rate in rates.items()),
+    ]
+    if _CUDA:
+        share = [_operations(rows) / seconds / _product_rate() for seconds in samples["packed"]]
+        figures.append(figure("packed step, share of the GPU's product rate", share, ""))
     return Result(
-        [
-            ratio("packed ÷ padded, tokens/s", rates["packed"], rates["padded"], at_least(2)),
-            ratio("packed step ÷ bare model", rates["packed"], rates["bare"], at_least(0.9)),
-            *(figure(f"{side}, tokens/s", rate, "1/s") for side, rate in rates.items()),
-        ],
+        figures,
         setup={
             "model": _SHAPE.model_dump() | {"vocabulary": _VOCABULARY},
             "trajectories": len(rows),
@@ -81,6 +98,7 @@ def run(quick: bool) -> Result:
             "micro-batch": config.learner.max_tokens,
             "objective": "gsspo without a reference",
             "threads": 1,
+            "device": torch.cuda.get_device_name() if _CUDA else "cpu",
             "dtype": config.learner.dtype,
             "attention": config.learner.attention,
         },
@@ -89,24 +107,56 @@ def run(quick: bool) -> Result:
 
 
 def _timed(step: Callable[[], None]) -> Callable[[], float]:
-    """Processor seconds of this process, all threads."""
+    """Processor seconds of this process, all threads; on a GPU seconds of the clock."""
 
     def seconds() -> float:
-        started = time.process_time()
+        clock = time.perf_counter if _CUDA else time.process_time
+        started = clock()
         step()
-        return time.process_time() - started
+        if _CUDA:
+            torch.cuda.synchronize()
+        return clock() - started
 
     return seconds
 
 
-def _config(groups: int, max_tokens: int) -> Config:
+def _operations(rows: Sequence[Row]) -> float:
+    """Floating-point operations of one step, forward and backward."""
+    hidden, layers = _SHAPE.hidden, _SHAPE.layers
+    layer = 4 * hidden**2 + 3 * hidden * _SHAPE.intermediate
+    inside = 6 * layers * layer * sum(map(len, rows))
+    scored = 6 * hidden * _VOCABULARY * sum(int((row.turn_id >= 0).sum()) for row in rows)
+    return inside + scored + 6 * layers * hidden * sum(len(row) ** 2 for row in rows)
+
+
+def _product_rate() -> float:
+    """Operations per second of a product of 8,192 × 8,192 matrices in bfloat16."""
+    size = 8192
+    left, right = torch.randn(2, size, size, device=_DEVICE).bfloat16()
+    seconds = []
+    for _ in range(10):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        left @ right
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return 2 * size**3 / min(seconds)
+
+
+def _config(groups: int) -> Config:
     return parse_config(
         {
             "model": {"max_length": _LONGEST},
             "objective": {"preset": "gsspo", "kl_coef": 0.0},
             "buffer": {"max_lag": 1000},  # the same data at every repeat grows old
             "train": {"groups_per_batch": groups},
-            "learner": {"lr": 1e-5, "zero_stage": 1, "max_tokens": max_tokens},
+            "learner": {
+                "lr": 1e-5,
+                "zero_stage": 1,
+                "max_tokens": _MAX_TOKENS,
+                "attention": _ATTENTION,
+                "dtype": str(_DTYPE).removeprefix("torch."),
+            },
         }
     )
 
@@ -193,9 +243,9 @@ class _Bare:
     """The model alone, on micro-batches that are packed already."""
 
     def __init__(self, path: str, rows: Sequence[Row], config: Config) -> None:
-        self._policy = Policy(_load(path), attention="sdpa")
+        self._policy = Policy(_load(path), attention=_ATTENTION)
         (mine,) = plan(rows, ranks=1, max_tokens=config.learner.max_tokens)
-        self._batches = [pack([rows[index] for index in indices]) for indices in mine]
+        self._batches = [pack([rows[index] for index in indices]).to(_DEVICE) for indices in mine]
 
     def step(self) -> None:
         for batch in self._batches:
@@ -231,12 +281,12 @@ class _Padded:
         ).last_hidden_state
         written = turn_id[:, 1:] >= 0
         scored, entropy = self._model.lm_head(states[:, :-1][written], ids[:, 1:][written])
-        row_id = torch.arange(len(rows))[:, None].expand_as(written)[written]
+        row_id = torch.arange(len(rows), device=_DEVICE)[:, None].expand_as(written)[written]
         return policy_loss(
             logp=scored,
             proximal_logp=scored.detach(),
             behaviour_logp=behaviour[:, 1:][written],
-            advantage=torch.tensor([row.advantage for row in rows]),
+            advantage=torch.tensor([row.advantage for row in rows], device=_DEVICE),
             turn_id=turn_id[:, 1:][written],
             row_id=row_id,
             config=self._config.objective,
@@ -255,7 +305,8 @@ _COLUMNS: tuple[tuple[Any, torch.dtype, int], ...] = (
 
 def _pad(rows: Sequence[Row], read: Any, dtype: torch.dtype, filler: int) -> Tensor:
     parts = [torch.tensor(read(row), dtype=dtype) for row in rows]
-    return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=filler)
+    padded: Tensor = torch.nn.utils.rnn.pad_sequence(parts, True, filler)
+    return padded.to(_DEVICE)
 
 
 def _side_by_side(rows: Sequence[Row], max_tokens: int) -> Iterator[list[Row]]:
@@ -270,4 +321,4 @@ def _side_by_side(rows: Sequence[Row], max_tokens: int) -> Iterator[list[Row]]:
 
 
 def _load(path: str) -> Any:
-    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(path, dtype=_DTYPE).to(_DEVICE)

@@ -6,8 +6,9 @@ From hidden states to the gradients of hidden states and head, ours
 the hidden states are the embeddings). TRL 1.16 never makes all logits either: its fused head works
 in tiles of 4,096 tokens by 32,768 words. The older way of TRL, all logits at once and
 `selective_log_softmax` over them, is measured beside it. Each side runs in a process of its own,
-which reports the seconds of one step and its peak of resident memory above what it held before
-the step: inputs are outside, the gradients that the step leaves behind are inside.
+which reports the seconds of one step and its peak of memory above what it held before the step
+(resident memory; on a GPU, memory that torch has allocated there): inputs are outside, the
+gradients that the step leaves behind are inside. On a GPU a step of the same size goes before.
 """
 
 from __future__ import annotations
@@ -40,11 +41,12 @@ def run(quick: bool) -> Result:
     torch.set_num_threads(1)
     return Result(
         list(_losses(loss, 1 if quick else 3)),
-        setup={**loss, "dtype": "bfloat16", "threads": 1},
+        setup={**loss, "dtype": "bfloat16", "threads": 1, "device": _DEVICE},
         peers=("trl", "torch"),
     )
 
 
+_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 _LOSS = {"tokens": 8192, "vocabulary": 151_936, "hidden": 896, "rows": 8}
 
 
@@ -83,18 +85,25 @@ def _apart(side: str, sizes: dict[str, int]) -> dict[str, float]:
 def _main(side: str, sizes: dict[str, int]) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    hidden = torch.randn(sizes["tokens"], sizes["hidden"]).bfloat16().requires_grad_()
+    hidden = torch.randn(sizes["tokens"], sizes["hidden"]).bfloat16().to(_DEVICE).requires_grad_()
     head = torch.randn(sizes["vocabulary"], sizes["hidden"])
-    weight = (head * sizes["hidden"] ** -0.5).bfloat16().requires_grad_()
+    weight = (head * sizes["hidden"] ** -0.5).bfloat16().to(_DEVICE).requires_grad_()
     del head
-    targets = torch.randint(sizes["vocabulary"], (sizes["tokens"],))
-    advantage = torch.randn(sizes["rows"])
+    targets = torch.randint(sizes["vocabulary"], (sizes["tokens"],)).to(_DEVICE)
+    advantage = torch.randn(sizes["rows"]).to(_DEVICE)
     make = {"wfr": _ours, "trl": _fused, "trl, all logits": _all_logits}[side]
     step = make(hidden, weight, targets, advantage)
+    if _DEVICE == "cuda":  # libraries and kernels are loaded once
+        step().backward()  # type: ignore[no-untyped-call]
+        hidden.grad = weight.grad = None
+        torch.cuda.empty_cache()
+        torch.cuda.synchronize()
     with _peak() as peak:
         started = time.perf_counter()
         loss = step()
         loss.backward()  # type: ignore[no-untyped-call]
+        if _DEVICE == "cuda":
+            torch.cuda.synchronize()
         seconds = time.perf_counter() - started
     assert hidden.grad is not None
     assert weight.grad is not None
@@ -104,8 +113,14 @@ def _main(side: str, sizes: dict[str, int]) -> None:
 
 @contextmanager
 def _peak() -> Iterator[list[float]]:
-    """Peak of resident memory inside the block above what was resident before it, in MiB."""
+    """Peak of memory inside the block above what was held before it, in MiB."""
     found, page = [0.0], os.sysconf("SC_PAGE_SIZE")
+    if _DEVICE == "cuda":
+        held = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        yield found
+        found[0] = (torch.cuda.max_memory_allocated() - held) / 2**20
+        return
 
     def resident() -> int:
         with open("/proc/self/statm", encoding="ascii") as file:
@@ -128,7 +143,7 @@ def _peak() -> Iterator[list[float]]:
 
 def _ours(hidden: Tensor, weight: Tensor, targets: Tensor, advantage: Tensor) -> Step:
     rows = len(advantage)
-    row_id = torch.arange(rows).repeat_interleave(len(targets) // rows)
+    row_id = torch.arange(rows, device=_DEVICE).repeat_interleave(len(targets) // rows)
     turn_id = torch.zeros_like(row_id)
 
     def step() -> Tensor:
@@ -186,13 +201,17 @@ def _trl_loss(
         return logp.view(rows, -1), entropy.view(rows, -1), None
 
     trainer: Any = GRPOTrainer.__new__(GRPOTrainer)
-    options: dict[str, Any] = {"report_to": [], "use_cpu": True, "output_dir": "unused"}
+    options: dict[str, Any] = {
+        "report_to": [],
+        "use_cpu": _DEVICE == "cpu",
+        "output_dir": "unused",
+    }
     trainer.args = GRPOConfig(loss_type="grpo", beta=0.0, **options)
     trainer.__dict__.update(_settings(trainer.args))
     trainer._get_per_token_logps_and_entropies = scores
     inputs = {
         "prompt_ids": completions[:, :1],
-        "prompt_mask": torch.ones(rows, 1, dtype=torch.int64),
+        "prompt_mask": torch.ones_like(completions[:, :1]),
         "completion_ids": completions,
         "completion_mask": torch.ones_like(completions),
         "advantages": advantage,
