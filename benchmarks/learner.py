@@ -53,7 +53,7 @@ _MEDIAN, _LONGEST, _MAX_TOKENS, _ATTENTION = 150, 2048, 4096, "sdpa"
 if _CUDA:
     _SHAPE = TinyModelConfig(layers=24, hidden=896, intermediate=4864, heads=14)
     _VOCABULARY = 151_936
-    _MEDIAN, _LONGEST, _MAX_TOKENS, _ATTENTION = 1200, 16_384, 32_768, "flash"
+    _MEDIAN, _LONGEST, _MAX_TOKENS, _ATTENTION = 600, 8192, 16_384, "flash"
 _SIGMA = 1.0
 _SIBLINGS = 8
 

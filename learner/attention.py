@@ -117,6 +117,8 @@ def _eager(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
 
 
 def _flash(query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scaling: float) -> Tensor:
+    # Grouped heads need torch 2.12; equal ones do without the argument.
+    grouped = {"enable_gqa": True} if query.shape[1] != key.shape[1] else {}
     attended = varlen_attn(
         query,
         key,
@@ -127,7 +129,7 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scaling: f
         blocks.longest,
         scale=scaling,
         window_size=(-1, 0),
-        enable_gqa=query.shape[1] != key.shape[1],
+        **grouped,
     )
     assert isinstance(attended, Tensor)  # nothing besides was asked for
     return attended

@@ -7,53 +7,17 @@ import functools
 import numpy as np
 import pytest
 import torch
+from random_groups import VOCABULARY, batches
 
 from wfr.advantage import advantages
 from wfr.config import TinyModelConfig, parse_config
 from wfr.schema import from_batch, to_batch
-from wfr.trajectory import Group, StopReason, Trajectory, Turn, TurnKind, VersionSpan
+from wfr.trajectory import VersionSpan
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
-VOCABULARY = 300
 STEPS, SMALL = 5, 3e-4
 EVERY_STEP = {"mib": 16, "every": 1}
-
-
-def _trajectory(group, sibling, rng, version=0):
-    """A prompt, a turn, an observation and a second turn, of random lengths."""
-    lengths = rng.integers(3, 20, 4)
-    edges = np.concatenate([[0], np.cumsum(lengths)]).tolist()
-    total = edges[-1]
-    turn_id = np.full(total, -1, np.int16)
-    turn_id[edges[1] : edges[2]] = 0
-    turn_id[edges[3] : edges[4]] = 1
-    policy = turn_id >= 0
-    return Trajectory(
-        run_id="run",
-        task_id=f"task-{group}",
-        group_id=str(group),
-        sibling=sibling,
-        tokens=rng.integers(0, VOCABULARY, total).astype(np.int32),
-        turn_id=turn_id,
-        behaviour_logprob=np.where(policy, -5.0 - rng.random(total), 0.0).astype(np.float32),
-        version_spans=[VersionSpan(edges[i], edges[i + 1], version) for i in (1, 3)],
-        turns=[
-            Turn(edges[1], edges[2], edges[3], TurnKind.TOOL, "stop", "Search"),
-            Turn(edges[3], edges[4], edges[4], TurnKind.ANSWER, "stop"),
-        ],
-        messages=[],
-        stop_reason=StopReason.ANSWERED,
-        reward=float(rng.integers(0, 2)) + 0.1 * sibling,
-    )
-
-
-def _batches(seed, version=0):
-    rng = np.random.default_rng(seed)
-    return [
-        to_batch(Group(str(g), f"task-{g}", version, [_trajectory(g, s, rng) for s in range(4)]))
-        for g in range(4)
-    ]
 
 
 def _config(ranks=1, stage=1, **sections):
@@ -73,7 +37,7 @@ def _train(rank, config, director, port, out, steps=2):
     from learner.learner import Learner
 
     learner = Learner(config, director, rank=rank, init_method=f"tcp://127.0.0.1:{port}")
-    metrics = [learner.step(version, *_batches(version)) for version in range(steps)]
+    metrics = [learner.step(version, *batches(version)) for version in range(steps)]
     learner.save(f"{out}/checkpoint", {})
     if rank == 0:
         torch.save(metrics, f"{out}/metrics.pt")
@@ -162,7 +126,7 @@ def _gang(rank, ranks, cases, director, port, out):
         learner = Learner(config, director, rank=rank, init_method=f"tcp://127.0.0.1:{port}")
         if name == "full/no pass is skipped":
             learner._proximal = functools.partial(_every_pass, learner)
-        metrics = [learner.step(version, *_batches(version, version)) for version in range(STEPS)]
+        metrics = [learner.step(version, *batches(version, version)) for version in range(STEPS)]
         learner.save(f"{out}/{index}", {})
         if rank == 0:
             torch.save(metrics, f"{out}/{index}.pt")
@@ -286,7 +250,7 @@ def _look_back(rank, cases, director, port, out):
     for index, sections in enumerate(cases):
         config = _config(2, learner={"snapshots": EVERY_STEP, **sections}, buffer={"max_lag": 3})
         learner = Learner(config, director, rank=rank, init_method=f"tcp://127.0.0.1:{port}")
-        groups = [from_batch(batch) for batch in _batches(9)]
+        groups = [from_batch(batch) for batch in batches(9)]
         trajectories = [t for group in groups for t in group.trajectories]
         for trajectory in trajectories:
             trajectory.behaviour_logprob = trajectory.behaviour_logprob.copy()
@@ -337,7 +301,7 @@ def test_objective_reaches_the_learner(director, tmp_path):
     """A-3PO at lag 0 is centred on μ, not on θ; `batch` compares all groups with each other."""
     config = _config(objective={"preset": "a3po", "advantage": "batch"}, learner={"minibatches": 1})
     _, metrics = _run(config, director, tmp_path / "run")
-    groups = [from_batch(batch) for batch in _batches(0)]
+    groups = [from_batch(batch) for batch in batches(0)]
     values = np.concatenate([part.values for part in advantages(groups, "batch")])
     assert metrics[0]["advantage_max"] == pytest.approx(values.max(), rel=1e-5)
     assert metrics[0]["advantage_min"] == pytest.approx(values.min(), rel=1e-5)
@@ -353,7 +317,7 @@ def _refusals(rank, config, director, port, out):
     texts = []
     for version in (3, 0, 1, 2):
         try:
-            learner.step(version, *_batches(version))
+            learner.step(version, *batches(version))
             texts.append("")
         except ValueError as error:
             texts.append(str(error))
@@ -380,11 +344,11 @@ def _interrupted(rank, config, director, port, out):
     for version in range(4):
         if version == 2:
             learner.save(f"{out}/2", {})
-        learner.step(version, *_batches(version))
+        learner.step(version, *batches(version))
     learner.save(f"{out}/whole", {})
     learner.restore(f"{out}/2")
     for version in (2, 3):
-        learner.step(version, *_batches(version))
+        learner.step(version, *batches(version))
     learner.save(f"{out}/resumed", {})
     learner.close()
 

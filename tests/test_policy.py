@@ -59,7 +59,7 @@ def varlen(monkeypatch):
         assert bounds.dtype == torch.int32
         assert longest == longest_key == bounds.diff().max()
         assert settings.pop("window_size") == (-1, 0)
-        assert settings.pop("enable_gqa") is (query.shape[1] != key.shape[1])
+        assert settings.pop("enable_gqa", False) is (query.shape[1] != key.shape[1])
         scale = settings.pop("scale")
         assert not settings
         results = []
