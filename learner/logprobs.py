@@ -30,9 +30,9 @@ class Tile(NamedTuple):
     words: int
 
 
-TILE_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 27}
-"""Logits that exist at once: on CPU what stays in a core's cache, on GPU 512 MiB of float32."""
-TILE_TOKENS = 512
+TILE_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 25}
+"""Logits that exist at once: on CPU what stays in a core's cache, on GPU 128 MiB of float32."""
+TILE_TOKENS = {"cpu": 512, "cuda": 2048}
 """Tokens of a tile where the vocabulary is large; tiles much narrower make products inefficient."""
 _LOWEST = -1e30  # below every logit, and finite: a difference of two is no NaN
 
@@ -59,17 +59,17 @@ def token_logprobs(
         products are accumulated in that type too.
     """
     if tile is None:
-        tile = _tile(len(weight), TILE_ELEMENTS[hidden.device.type])
+        tile = _tile(len(weight), hidden.device.type)
     logp, entropy = _TokenLogprobs.apply(  # type: ignore[no-untyped-call]
         hidden, weight, targets, temperature, tile
     )
     return logp, entropy
 
 
-def _tile(vocabulary: int, elements: int) -> Tile:
+def _tile(vocabulary: int, device: str) -> Tile:
     """The whole vocabulary by as many tokens as fit, or as many words as fit by TILE_TOKENS."""
-    words = min(vocabulary, elements // TILE_TOKENS)
-    return Tile(elements // words, words)
+    words = min(vocabulary, TILE_ELEMENTS[device] // TILE_TOKENS[device])
+    return Tile(TILE_ELEMENTS[device] // words, words)
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -79,11 +79,11 @@ class _TokenLogprobs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         real = _real(hidden)
         logp, entropy, total = torch.empty(3, len(hidden), dtype=real, device=hidden.device)
+        fold_type = _FusedFold if _fused(hidden) else _Fold
         for part in _slices(len(hidden), tile.tokens):
-            fold = _Fold(targets[part], real)
+            fold = fold_type(targets[part], real, temperature)
             for words in _slices(len(weight), tile.words):
-                logits = _product(hidden[part], weight[words].T, real)
-                fold.add(logits.div_(temperature), words.start)
+                fold.add(_product(hidden[part], weight[words].T, real), words.start)
             logp[part], entropy[part], total[part] = fold.result()
         ctx.save_for_backward(hidden, weight, targets, total, entropy)
         ctx.temperature, ctx.tile = temperature, tile
@@ -95,6 +95,7 @@ class _TokenLogprobs(torch.autograd.Function):
         hidden, weight, targets, total, entropy = ctx.saved_tensors
         real = _real(hidden)
         kind = hidden.dtype if hidden.dtype == weight.dtype else real
+        slope_of = _fused_slope if _fused(hidden) else _slope
         for_hidden, for_head = ctx.needs_input_grad[:2]
         grad_hidden = torch.zeros_like(hidden, dtype=real) if for_hidden else None
         grad_head = torch.empty_like(weight) if for_head else None
@@ -102,11 +103,12 @@ class _TokenLogprobs(torch.autograd.Function):
             head = weight[words]
             grad_words = torch.zeros_like(head, dtype=real) if for_head else None
             for part in _slices(len(hidden), ctx.tile.tokens):
-                logprobs = _product(hidden[part], head.T, real).div_(ctx.temperature)
-                logprobs -= total[part, None]
-                slopes = [None if grad is None else grad[part, None] for grad in grads]
-                slope = _logit_slope(logprobs, targets[part] - words.start, entropy[part], *slopes)
-                slope = slope.div_(ctx.temperature).to(kind)
+                logits = _product(hidden[part], head.T, real)
+                local = targets[part] - words.start
+                slopes = [None if grad is None else grad[part] for grad in grads]
+                slope = slope_of(
+                    logits, local, ctx.temperature, total[part], entropy[part], *slopes, kind
+                )
                 if grad_hidden is not None:
                     grad_hidden[part] += _product(slope, head, real)
                 if grad_words is not None:
@@ -119,13 +121,15 @@ class _TokenLogprobs(torch.autograd.Function):
 class _Fold:
     """Running sums over the tiles of one part of the tokens, each [n]."""
 
-    def __init__(self, targets: Tensor, real: torch.dtype) -> None:
+    def __init__(self, targets: Tensor, real: torch.dtype, temperature: float) -> None:
         self._targets = targets
+        self._temperature = temperature
         self._top = torch.full(targets.shape, _LOWEST, dtype=real, device=targets.device)
         self._sum, self._moment, self._target = torch.zeros_like(self._top).repeat(3, 1)
 
     def add(self, logits: Tensor, start: int) -> None:
         """Take in the logits [n, words] of the words from `start` on, which are overwritten."""
+        logits /= self._temperature
         local = self._targets - start
         inside = (local >= 0) & (local < logits.shape[1])
         target = logits.gather(1, local.where(inside, 0)[:, None])[:, 0]
@@ -147,30 +151,57 @@ class _Fold:
         return self._target - total, log_sum - self._moment / self._sum, total
 
 
-def _logit_slope(
-    logprobs: Tensor,
+class _FusedFold(_Fold):
+    """The same on a GPU, in one pass over each tile."""
+
+    def add(self, logits: Tensor, start: int) -> None:
+        """Take in the logits [n, words] of the words from `start` on."""
+        from learner.logprob_kernels import fold
+
+        sums = self._top, self._sum, self._moment, self._target
+        fold(logits, self._targets - start, self._temperature, sums)
+
+
+def _slope(
+    logits: Tensor,
     local: Tensor,
+    temperature: float,
+    total: Tensor,
     entropy: Tensor,
     from_logp: Tensor | None,
     from_entropy: Tensor | None,
+    kind: torch.dtype,
 ) -> Tensor:
-    """Gradient by a tile of logits [n, words] from those by log-probability and entropy, [n, 1].
+    """Gradient by a tile of logits [n, words], which is overwritten, in `kind`.
 
-    `local` [n] are the targets, counted from the first word of the tile; many lie outside.
+    `local` [n] are the targets, counted from the first word of the tile; many lie outside. `total`
+    [n] is lse(z), and `from_logp` and `from_entropy` [n] are the gradients by the two results.
     """
+    logprobs = logits.div_(temperature).sub_(total[:, None])
     slope = logprobs.exp()
     if from_entropy is not None:
-        logprobs = (logprobs + entropy[:, None]).mul_(-from_entropy)
-        slope *= logprobs if from_logp is None else logprobs.sub_(from_logp)
+        logprobs = (logprobs + entropy[:, None]).mul_(-from_entropy[:, None])
+        slope *= logprobs if from_logp is None else logprobs.sub_(from_logp[:, None])
     elif from_logp is not None:
-        slope *= -from_logp
+        slope *= -from_logp[:, None]
     else:
         slope.zero_()
     if from_logp is not None:
         inside = (local >= 0) & (local < slope.shape[1])
-        gain = from_logp[:, 0].where(inside, 0)
+        gain = from_logp.where(inside, 0)
         slope.scatter_add_(1, local.where(inside, 0)[:, None], gain[:, None])
-    return slope
+    return slope.div_(temperature).to(kind)
+
+
+def _fused_slope(*arguments: Any) -> Tensor:
+    """The same on a GPU, in one pass over each tile."""
+    from learner.logprob_kernels import slope
+
+    return slope(*arguments)
+
+
+def _fused(hidden: Tensor) -> bool:
+    return hidden.is_cuda and hidden.dtype != torch.float64
 
 
 def _real(hidden: Tensor) -> torch.dtype:

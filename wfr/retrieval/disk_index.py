@@ -16,10 +16,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import bm25s
 import pyarrow as pa
 import xxhash
 
+from wfr.retrieval.bm25 import bm25s
 from wfr.retrieval.passages import Skipped, files, passages
 from wfr.retrieval.ranking import K1, TITLE_COUNTS, B, best, words
 from wfr.tasks.rows import FormatError

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import bm25s
-
+from wfr.retrieval.bm25 import bm25s
 from wfr.retrieval.ranking import K1, TITLE_COUNTS, B, best, words
 from wfr.tasks.source import Document
 
