@@ -23,7 +23,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -49,11 +49,12 @@ _DEVICE = "cuda" if _CUDA else "cpu"
 _DTYPE = torch.bfloat16 if _CUDA else torch.float32
 _SHAPE = TinyModelConfig(layers=4, hidden=256, intermediate=768, heads=4)
 _VOCABULARY = 4096
-_MEDIAN, _LONGEST, _MAX_TOKENS, _ATTENTION = 150, 2048, 4096, "sdpa"
+_ATTENTION: Literal["sdpa", "flash"] = "flash" if _CUDA else "sdpa"
+_MEDIAN, _LONGEST, _MAX_TOKENS = 150, 2048, 4096
 if _CUDA:
     _SHAPE = TinyModelConfig(layers=24, hidden=896, intermediate=4864, heads=14)
     _VOCABULARY = 151_936
-    _MEDIAN, _LONGEST, _MAX_TOKENS, _ATTENTION = 600, 8192, 16_384, "flash"
+    _MEDIAN, _LONGEST, _MAX_TOKENS = 600, 8192, 16_384
 _SIGMA = 1.0
 _SIBLINGS = 8
 
@@ -321,4 +322,5 @@ def _side_by_side(rows: Sequence[Row], max_tokens: int) -> Iterator[list[Row]]:
 
 
 def _load(path: str) -> Any:
-    return AutoModelForCausalLM.from_pretrained(path, dtype=_DTYPE).to(_DEVICE)
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=_DTYPE)
+    return model.to(_DEVICE)

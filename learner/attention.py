@@ -118,7 +118,7 @@ def _eager(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
 
 def _flash(query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scaling: float) -> Tensor:
     # Grouped heads need torch 2.12; equal ones do without the argument.
-    grouped = {"enable_gqa": True} if query.shape[1] != key.shape[1] else {}
+    grouped: Any = {"enable_gqa": True} if query.shape[1] != key.shape[1] else {}
     attended = varlen_attn(
         query,
         key,

@@ -2,12 +2,11 @@
 
 Without them the passes over a tile that torch makes, one per operation, take four times as long as
 the matrix products that they stand between. The arithmetic is that of `learner.logprobs`, in
-float32; `tests/gpu/test_logprob_kernels.py` compares the two.
+float32; `tests/gpu/test_logprob_kernels.py` compares the two. Triton reads annotations of a kernel
+and knows none but its own, so the kernels go without.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import triton
@@ -38,7 +37,7 @@ def fold(
         *sums,
         words,
         1 / temperature,
-        BLOCK=_WORDS,
+        block=_WORDS,
         num_warps=8,
     )
 
@@ -71,9 +70,9 @@ def slope(
         total if from_entropy is None else from_entropy.contiguous(),
         words,
         1 / temperature,
-        BY_LOGP=from_logp is not None,
-        BY_ENTROPY=from_entropy is not None,
-        BLOCK=_WORDS,
+        by_logp=from_logp is not None,
+        by_entropy=from_entropy is not None,
+        block=_WORDS,
         num_warps=8,
     )
     return result
@@ -81,23 +80,23 @@ def slope(
 
 @triton.jit
 def _fold(
-    logits: Any,
-    stride: Any,
-    local: Any,
-    tops: Any,
-    sums: Any,
-    moments: Any,
-    targets: Any,
-    words: Any,
-    scale: Any,
-    BLOCK: tl.constexpr,
-) -> None:
+    logits,
+    stride,
+    local,
+    tops,
+    sums,
+    moments,
+    targets,
+    words,
+    scale,
+    block: tl.constexpr,
+):
     """One program a row."""
     row = tl.program_id(0).to(tl.int64)
     start_of_row = logits + row * stride
     top, total, moment = tl.load(tops + row), tl.load(sums + row), tl.load(moments + row)
-    for start in range(0, words, BLOCK):
-        places = start + tl.arange(0, BLOCK)
+    for start in range(0, words, block):
+        places = start + tl.arange(0, block)
         inside = places < words
         z = tl.load(start_of_row + places, mask=inside, other=0.0) * scale
         higher = tl.maximum(top, tl.max(tl.where(inside, z, top), axis=0))
@@ -117,31 +116,31 @@ def _fold(
 
 @triton.jit
 def _slope(
-    logits: Any,
-    stride: Any,
-    result: Any,
-    local: Any,
-    totals: Any,
-    entropies: Any,
-    from_logp: Any,
-    from_entropy: Any,
-    words: Any,
-    scale: Any,
-    BY_LOGP: tl.constexpr,
-    BY_ENTROPY: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> None:
+    logits,
+    stride,
+    result,
+    local,
+    totals,
+    entropies,
+    from_logp,
+    from_entropy,
+    words,
+    scale,
+    by_logp: tl.constexpr,
+    by_entropy: tl.constexpr,
+    block: tl.constexpr,
+):
     """One program for a block of a row."""
     row = tl.program_id(0).to(tl.int64)
-    places = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    places = tl.program_id(1) * block + tl.arange(0, block)
     inside = places < words
     z = tl.load(logits + row * stride + places, mask=inside, other=0.0) * scale
     logp = z - tl.load(totals + row)
     probability = tl.exp(logp)
     found = tl.zeros_like(probability)
-    if BY_ENTROPY:
+    if by_entropy:
         found -= tl.load(from_entropy + row) * probability * (logp + tl.load(entropies + row))
-    if BY_LOGP:
+    if by_logp:
         hit = tl.where(places == tl.load(local + row), 1.0, 0.0)
         found += tl.load(from_logp + row) * (hit - probability)
     found = (found * scale).to(result.dtype.element_ty)

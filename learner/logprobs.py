@@ -105,10 +105,9 @@ class _TokenLogprobs(torch.autograd.Function):
             for part in _slices(len(hidden), ctx.tile.tokens):
                 logits = _product(hidden[part], head.T, real)
                 local = targets[part] - words.start
-                slopes = [None if grad is None else grad[part] for grad in grads]
-                slope = slope_of(
-                    logits, local, ctx.temperature, total[part], entropy[part], *slopes, kind
-                )
+                by_logp, by_entropy = (None if grad is None else grad[part] for grad in grads)
+                known = ctx.temperature, total[part], entropy[part]
+                slope = slope_of(logits, local, *known, by_logp, by_entropy, kind)
                 if grad_hidden is not None:
                     grad_hidden[part] += _product(slope, head, real)
                 if grad_words is not None:

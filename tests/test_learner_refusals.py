@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from test_learner import VOCABULARY, _config, _trajectory
+from random_groups import VOCABULARY, trajectory
+from test_learner import _config
 
 from wfr.config import TinyModelConfig
 from wfr.schema import from_batch, to_batch
@@ -25,7 +26,7 @@ def _groups(seed, version=0):
     rng = np.random.default_rng(seed)
     groups = []
     for index in range(4):
-        rows = [_trajectory(index, sibling, rng, version) for sibling in range(4)]
+        rows = [trajectory(index, sibling, rng, version) for sibling in range(4)]
         rows = [dataclasses.replace(row, tokens=row.tokens % POISON) for row in rows]
         groups.append(Group(str(index), f"task-{index}", version, rows))
     return groups
