@@ -249,7 +249,8 @@ class Rollout:
 
     def _observe(self, recorder: Recorder, step: TimeStep) -> list[int]:
         """Token ids that come before the next turn."""
-        self._calls.extend(step.calls)
+        turn = len(recorder.turns)
+        self._calls.extend(dataclasses.replace(call, turn=turn) for call in step.calls)
         if step.last:
             return []
         if step.fresh:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from wfr.schema import from_batch
 from wfr.trajectory import Group, Message, Trajectory, Turn, VersionSpan
+from wfr.upgrades import upgrade
 
 TURNS = 16
 DATA = Path(__file__).parent / "data" / "groups.arrow"
@@ -26,7 +27,7 @@ def groups(count: int, size: int, longest: int, seed: int = 0) -> list[Group]:
         recorded = [
             row
             for index in range(source.num_record_batches)
-            for row in from_batch(source.get_batch(index)).scored
+            for row in from_batch(upgrade(source.get_batch(index))).scored
             if row.turns
         ]
     rng = np.random.default_rng(seed)

@@ -159,16 +159,25 @@ def test_a_group_that_the_disk_refuses_leaves_nothing_and_can_be_appended_later(
     assert (numbers(reader), reader.torn_bytes) == ([0, 1], 0)
 
 
+def _without(batch, version, name, *dropped):
+    """The batch of a version in which the records of one column had fewer fields."""
+    column = batch.column(name)
+    fields = [field for field in column.type.value_type if field.name not in dropped]
+    values = [column.values.field(field.name) for field in fields]
+    plain = pa.StructArray.from_arrays(values, fields=fields)
+    lists = pa.ListArray.from_arrays(column.offsets, plain)
+    old = batch.set_column(batch.schema.get_field_index(name), name, lists)
+    return old.replace_schema_metadata({b"wfr.schema_version": str(version).encode()})
+
+
+def _of_version_3(new):
+    """Operator calls did not say which turn made them, and when they ended."""
+    return _without(new, 3, "operator_calls", "turn", "ended_at")
+
+
 def _of_version_2(new):
     """Turns did not say where their context begins."""
-    turns = new.column("turns")
-    fields = [field for field in turns.type.value_type if field.name != "context"]
-    values = [turns.values.field(field.name) for field in fields]
-    plain = pa.StructArray.from_arrays(values, fields=fields)
-    index = new.schema.get_field_index("turns")
-    lists = pa.ListArray.from_arrays(turns.offsets, plain)
-    old = new.set_column(index, "turns", lists)
-    return old.replace_schema_metadata({b"wfr.schema_version": b"2"})
+    return _without(_of_version_3(new), 2, "turns", "context")
 
 
 def _of_version_1(new):
@@ -177,7 +186,7 @@ def _of_version_1(new):
     return old.replace_schema_metadata({b"wfr.schema_version": b"1"})
 
 
-@pytest.mark.parametrize("older", [_of_version_1, _of_version_2])
+@pytest.mark.parametrize("older", [_of_version_1, _of_version_2, _of_version_3])
 def test_a_journal_of_an_older_schema_version_reads_as_the_current_one(tmp_path, older):
     new = batch(3)
     old = older(new)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
+import time
 
 import numpy as np
 import pytest
@@ -19,7 +20,14 @@ from wfr.environments.think_act import ThinkAct
 from wfr.line_log import Sync
 from wfr.tasks.source import Task
 from wfr.testing import EnvironmentConformance, FakeEnvironment, FakeRenderer, FakeSampler
-from wfr.trajectory import Message, StopReason, TurnKind, VersionSpan, WorldFailureError
+from wfr.trajectory import (
+    Message,
+    OperatorCall,
+    StopReason,
+    TurnKind,
+    VersionSpan,
+    WorldFailureError,
+)
 from wfr.turn_journal import GroupTurns
 
 TASK = Task("t", "q", ("a",), "test")
@@ -52,6 +60,22 @@ def text(trajectory):
 
 def turn_texts(trajectory):
     return [text(trajectory)[turn.start : turn.end] for turn in trajectory.turns]
+
+
+class Calling(FakeEnvironment):
+    """Every turn makes two operator calls."""
+
+    async def step(self, text, finish_reason):
+        step = await super().step(text, finish_reason)
+        return dataclasses.replace(step, calls=(OperatorCall("get", "b", 0.5),) * 2)
+
+
+def test_calls_say_which_turn_made_them_and_when_they_ended():
+    before = time.time()
+    trajectory, _ = played("get b;", "get a;", "say a;", environment=Calling())
+    assert [call.turn for call in trajectory.operator_calls] == [0, 0, 1, 1, 2, 2]
+    ends = [call.ended_at for call in trajectory.operator_calls]
+    assert before <= ends[0] <= ends[-1] <= trajectory.finished_at
 
 
 class TestFakeEnvironment(EnvironmentConformance):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wfr.schema import SCHEMA, SchemaVersionError, from_batch, to_batch
+from wfr.schema import SCHEMA, SCHEMA_VERSION, SchemaVersionError, from_batch, to_batch
 from wfr.trajectory import (
     Group,
     Message,
@@ -52,7 +52,10 @@ def trajectories(draw):
         reward=draw(reals),
         reward_parts=draw(st.dictionaries(texts, reals, max_size=3)),
         operator_calls=draw(
-            some(OperatorCall, texts, texts, reals, counts, counts, reals, st.booleans(), texts)
+            some(
+                OperatorCall,
+                *(texts, texts, reals, counts, counts, reals, st.booleans(), texts, counts, reals),
+            )
         ),
         source=draw(texts),
         answer=draw(texts),
@@ -128,7 +131,7 @@ def test_token_columns_are_read_without_a_copy(name):
 )
 def test_another_version_is_refused_with_both_numbers(metadata, found):
     batch = to_batch(Group("g", "task", 0, [trajectory()]))
-    with pytest.raises(SchemaVersionError, match=f"{found}.*reads 3"):
+    with pytest.raises(SchemaVersionError, match=f"{found}.*reads {SCHEMA_VERSION}"):
         from_batch(batch.replace_schema_metadata(metadata))
 
 

@@ -24,7 +24,7 @@ from wfr.trajectory import (
     VersionSpan,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _VERSION_KEY = b"wfr.schema_version"
 
 
@@ -67,6 +67,8 @@ _RECORD_COLUMNS: dict[str, tuple[Callable[..., Any], pa.ListType]] = {
             cost_usd=pa.float64(),
             cache_hit=pa.bool_(),
             status=pa.string(),
+            turn=pa.int32(),
+            ended_at=pa.float64(),
         ),
     ),
 }

@@ -13,6 +13,7 @@ context was begun anew.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 
@@ -98,7 +99,13 @@ class VersionSpan:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class OperatorCall:
-    """One operator call: who, how long (seconds), how much, and whether a cache answered."""
+    """One operator call: who, how long (seconds), how much, and whether a cache answered.
+
+    Attributes:
+        turn: index of the turn that made it; −1 where that was not recorded.
+        ended_at: seconds since the epoch; 0 where that was not recorded. A call is described as
+            soon as it has ended, so that this is the time when the description was made.
+    """
 
     operator: str
     backend: str
@@ -108,6 +115,8 @@ class OperatorCall:
     cost_usd: float = 0.0
     cache_hit: bool = False
     status: str = "ok"
+    turn: int = -1
+    ended_at: float = dataclasses.field(default_factory=time.time, compare=False)
 
 
 class TurnKind(StrEnum):

@@ -26,13 +26,22 @@ def _tell_source(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def _tell_contexts(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Version 2 knew one context per trajectory, from its first token on."""
-    turns = batch.column("turns")
-    kind = SCHEMA.field("turns").type.value_type
-    values = [*turns.values.flatten(), pa.array([0] * len(turns.values), pa.int32())]
-    told = pa.ListArray.from_arrays(
-        turns.offsets, pa.StructArray.from_arrays(values, fields=list(kind))
-    )
-    return _of_version(3, _columns(batch) | {"turns": told})
+    count = len(batch.column("turns").values)
+    return _of_version(3, _with_fields(batch, "turns", pa.array([0] * count, pa.int32())))
+
+
+def _tell_times(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Version 3 did not say which turn made an operator call, and when that ended."""
+    count = len(batch.column("operator_calls").values)
+    turn, ended_at = pa.array([-1] * count, pa.int32()), pa.array([0.0] * count, pa.float64())
+    return _of_version(4, _with_fields(batch, "operator_calls", turn, ended_at))
+
+
+def _with_fields(batch: pa.RecordBatch, name: str, *more: pa.Array) -> dict[str, pa.Array]:
+    """The columns, with `more` as the last fields of the records in one of them."""
+    column, kind = batch.column(name), SCHEMA.field(name).type.value_type
+    records = pa.StructArray.from_arrays([*column.values.flatten(), *more], fields=list(kind))
+    return _columns(batch) | {name: pa.ListArray.from_arrays(column.offsets, records)}
 
 
 def _columns(batch: pa.RecordBatch) -> dict[str, pa.Array]:
@@ -49,4 +58,5 @@ def _of_version(version: int, columns: Mapping[str, pa.Array]) -> pa.RecordBatch
 _STEPS: dict[str, Callable[[pa.RecordBatch], pa.RecordBatch]] = {
     "1": _tell_source,
     "2": _tell_contexts,
+    "3": _tell_times,
 }
