@@ -11,6 +11,7 @@ from cluster.commands.doctor import doctor
 from cluster.commands.eval import evaluation
 from cluster.commands.inspect import inspect
 from cluster.commands.jobs import jobs
+from cluster.commands.plan import plan
 from cluster.commands.report import report
 from cluster.commands.submit import submit
 from cluster.commands.train import train
@@ -22,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, submit, audit, report, inspect, doctor, warmstart, cache):
+for command in (train, submit, audit, report, inspect, plan, doctor, warmstart, cache):
     app.command()(command)
 app.add_typer(jobs, name="jobs")
 app.add_typer(data, name="data")
