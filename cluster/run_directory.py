@@ -20,6 +20,7 @@ CONTENT = (
     "mlflow.db",
     "summary.json",
     "report.html",
+    "inspector.duckdb",
     "executors.json",
     "cache",
     "journal",

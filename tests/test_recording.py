@@ -96,7 +96,10 @@ def test_sql_over_trajectories_and_metrics(run):
     sql = "SELECT version, groups FROM metrics WHERE kind = 'step'"
     found = runner.invoke(app, ["inspect", str(run), "--sql", sql, "--json"])
     assert json.loads(found.stdout)[1] == {"version": 2, "groups": [1, 3]}
-    assert "behaviour_logprob" in runner.invoke(app, ["inspect", str(run)]).stdout
+    assert (
+        "behaviour_logprob"
+        in runner.invoke(app, ["inspect", str(run), "--sql", "DESCRIBE trajectories"]).stdout
+    )
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,8 @@ from wfr.line_log import LineLog, Sync, read_lines, write_all
 from wfr.schema import SCHEMA, SCHEMA_VERSION, schema_version
 from wfr.upgrades import upgrade
 
-_PATTERN = "[0-9]" * 6 + ".arrow"
+FILES = "[0-9]" * 6 + ".arrow"
+"""Pattern of the names of a journal's files."""
 _END = b"\xff\xff\xff\xff\0\0\0\0"
 
 
@@ -98,7 +99,7 @@ class Journal:
         self.close()
 
     def _begin(self, schema: pa.Schema) -> None:
-        taken = [int(path.stem) for path in self._directory.glob(_PATTERN)]
+        taken = [int(path.stem) for path in self._directory.glob(FILES)]
         path = self._directory / f"{max(taken, default=0) + 1:06d}.arrow"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
         self._file, self._size = os.open(path, flags, 0o644), 0
@@ -197,7 +198,7 @@ class JournalReader:
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         """All whole groups; raises SchemaVersionError where a file is of an unknown version."""
-        for path in sorted(self._directory.glob(_PATTERN)):
+        for path in sorted(self._directory.glob(FILES)):
             if path.with_suffix(".index").exists():
                 for record in self.records_of(path):
                     yield record.read()
@@ -206,7 +207,7 @@ class JournalReader:
 
     def records(self) -> Iterator[Record]:
         """Where all whole groups are."""
-        for path in sorted(self._directory.glob(_PATTERN)):
+        for path in sorted(self._directory.glob(FILES)):
             yield from self.records_of(path)
 
     def records_of(self, path: Path) -> list[Record]:
