@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 
 import numpy as np
 
@@ -43,7 +44,8 @@ class SlowSearch:
         """Find, and wait; the wait is part of the call's recorded seconds."""
         outcome = await self._search.call(argument, scope)
         seconds = await self._wait()
-        call = dataclasses.replace(outcome.call, seconds=outcome.call.seconds + seconds)
+        seconds += outcome.call.seconds
+        call = dataclasses.replace(outcome.call, seconds=seconds, ended_at=time.time())
         return dataclasses.replace(outcome, call=call)
 
     async def run(self, inputs: NodeInput, scope: Scope, meter: Meter) -> NodeOutcome:

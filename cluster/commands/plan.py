@@ -14,26 +14,35 @@ from cluster.console import BAD_INPUT, AsJson, Overrides, fail
 from cluster.run_directory import strict
 from wfr.config import ConfigError
 from wfr.planner import sweeps
+from wfr.planner.calibration import calibrate
 from wfr.planner.forecast import forecast
 from wfr.planner.outcome import Outcome
+from wfr.planner.recorded_run import Recorded, RecordedRun
 from wfr.planner.scenario import Scenario
-from wfr.planner.scenario_file import load_scenario
+from wfr.planner.scenario_file import load_scenario, parse_scenario
+from wfr.planner.workload import Workload
 
 
 def plan(
     simulate: Annotated[
-        Path,
-        typer.Option(metavar="SCENARIO", help="YAML file of machines, rates and workload."),
-    ],
+        Path | None,
+        typer.Option(metavar="SCENARIO", help="YAML file of machines, rates and episodes."),
+    ] = None,
+    journal: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="RUN",
+            help="A run's directory: its episodes, and its rates where there is no SCENARIO. "
+            "Give a synchronous and an asynchronous one to learn how roles slow each other down.",
+        ),
+    ] = None,
     overrides: Overrides = None,
-    lags: Annotated[
-        bool, typer.Option("--lags", help="Also with other values of max_lag.")
-    ] = False,
+    lags: Annotated[bool, typer.Option("--lags", help="Try other values of max_lag too.")] = False,
     split: Annotated[
-        bool, typer.Option("--split", help="Also look for the best sampler : learner split.")
+        bool, typer.Option("--split", help="Look for the best split into samplers and learner.")
     ] = False,
     hours: Annotated[float, typer.Option(min=0.001, help="Simulated time.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Predict what a run does on machines that need not exist, by simulation.
@@ -41,15 +50,16 @@ def plan(
     Prints steps per hour, tokens/s, the lag of turns, what every role waits for, and the cost.
 
     Examples:
-      wfr plan --simulate cluster/configs/plans/64_gpus.yaml
-      wfr plan --simulate cluster/configs/plans/64_gpus.yaml --split --lags
-      wfr plan --simulate cluster/configs/plans/64_gpus.yaml --set training.max_lag=0 --json
+      wfr plan --simulate cluster/configs/plans/8b_director.yaml
+      wfr plan --simulate cluster/configs/plans/8b_director.yaml --split --lags
+      wfr plan --simulate cluster/configs/plans/8b_director.yaml --set training.max_lag=0 --json
+      wfr plan --journal runs/quickstart --set training.max_lag=8
     """
     try:
-        settings = load_scenario(simulate, overrides or ())
+        settings, workload = _inputs(simulate, journal or [], overrides or [])
 
         def predict(each: Scenario) -> Outcome:
-            return forecast(each, hours=hours, seed=seed)
+            return forecast(each, workload, hours=hours, seed=seed)
 
         found: dict[str, Any] = {"prediction": predict(settings)}
         if split:
@@ -62,6 +72,26 @@ def plan(
         typer.echo(json.dumps(strict(_plain(settings, found)), indent=2))
     else:
         _show(settings, found)
+
+
+def _inputs(
+    simulate: Path | None, journals: list[Path], overrides: list[str]
+) -> tuple[Scenario, Workload | None]:
+    """What is to be simulated, and episodes where they were recorded."""
+    if simulate is None and not journals:
+        raise ConfigError("nothing to simulate: give --simulate SCENARIO, --journal RUN, or both")
+    runs = [RecordedRun.read(path) for path in journals]
+    if simulate is None:
+        values = calibrate(runs).model_dump()
+        settings = parse_scenario(values, f"scenario of {journals[0]}", overrides)
+    else:
+        settings = load_scenario(simulate, overrides)
+    if runs and settings.episodes is not None:
+        raise ConfigError(
+            f"{simulate}: the section `episodes` contradicts --journal {journals[0]}, where they "
+            "were recorded; leave one of them out, or --set episodes="
+        )
+    return settings, Recorded(runs, settings.operators) if runs else None
 
 
 def _plain(settings: Scenario, found: dict[str, Any]) -> dict[str, Any]:

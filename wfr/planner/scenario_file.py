@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +31,23 @@ def load_scenario(path: str | Path, overrides: Sequence[str] = ()) -> Scenario:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: holds a {type(values).__name__}, expected sections of keys")
     lines = dict(key_lines(text)) if text.strip() else {}
-    for override in overrides:
-        lines.pop(_apply(values, override), None)
-    return parse_scenario(values, str(path), lines)
+    return parse_scenario(values, str(path), overrides, lines)
 
 
 def parse_scenario(
     values: dict[str, Any],
     source: str = "scenario",
-    lines: dict[tuple[str | int, ...], int] | None = None,
+    overrides: Sequence[str] = (),
+    lines: Mapping[tuple[str | int, ...], int] = types.MappingProxyType({}),
 ) -> Scenario:
-    """Check a nested mapping; raises ConfigError as `load_scenario`."""
+    """Override in a nested mapping and check it; raises ConfigError as `load_scenario`."""
+    places = dict(lines)
+    for override in overrides:
+        places.pop(_apply(values, override), None)
     try:
         return Scenario.model_validate(values)
     except ValidationError as error:
-        faults = [_explain(fault, lines or {}) for fault in error.errors()]
+        faults = [_explain(fault, places) for fault in error.errors()]
         raise ConfigError(f"{source}:\n  " + "\n  ".join(faults)) from None
 
 

@@ -1,0 +1,192 @@
+"""The capacity planner against real runs: steps per hour, predicted ÷ measured.
+
+Short runs of the quickstart from one warm-started director. Two of them, the synchronous one and
+the asynchronous one of the file, calibrate the planner; the others differ from these in `max_lag`,
+in the latency of the operators, in the size of groups or batches, or in how many requests the
+sampler serves at once, and are predicted. The planner is told what differs, and in no case what was
+measured. What counts is the time from the first published step to the last: what happens once, at
+the start, is no rate. The runs share the machine with whatever else runs on it, so one of them is
+made twice; Programmer is left out, because its sandbox takes many times as long where others keep
+the processors busy.
+
+Beside it: the time that an hour of a run on 512 GPUs takes to simulate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmarks.harness import Figure, Result, at_most, figure
+from benchmarks.slow_search import PROFILES
+from wfr.planner.calibration import calibrate
+from wfr.planner.forecast import forecast
+from wfr.planner.recorded_run import Recorded, RecordedRun
+from wfr.planner.scenario import Scenario
+from wfr.planner.scenario_file import load_scenario
+from wfr.planner.simulation import Simulation
+from wfr.report.run_files import RunFiles
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ROOT / "cluster/configs/quickstart.yaml"
+LARGE = ROOT / "cluster/configs/plans/8b_director.yaml"
+LARGE_SIZE = (
+    *("gpu.count=512", "sampler.count=384", "learner.gpus=128", "training.groups_per_batch=1024"),
+    "operators.Custom.places=16384",
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Arm:
+    """One run.
+
+    Attributes:
+        changes: keys of the run's configuration that differ from the file.
+        latency: profile of `benchmarks.slow_search`; none: Search as it is.
+    """
+
+    changes: Mapping[str, int]
+    latency: str = ""
+
+    def overrides(self) -> list[str]:
+        """The changes as `--set` takes them."""
+        search = f"benchmarks.slow_search:{self.latency}" if self.latency else "Search"
+        changes = [f"{key}={value}" for key, value in self.changes.items()]
+        return [*changes, f"environment.pool=[{search}]"]
+
+    def scenario(self, calibrated: Scenario) -> Scenario:
+        """The same changes of what was calibrated."""
+        values = calibrated.model_dump()
+        for key, value in self.changes.items():
+            section, name = _PLACES[key]
+            values[section][name] = value
+        if self.latency:
+            values["operators"] = {"Search": {"latency_s": PROFILES[self.latency].model_dump()}}
+        return Scenario.model_validate(values)
+
+
+_PLACES = {
+    "buffer.max_lag": ("training", "max_lag"),
+    "rollout.group_size": ("training", "group_size"),
+    "train.groups_per_batch": ("training", "groups_per_batch"),
+    "sampler.max_num_seqs": ("sampler", "max_num_seqs"),
+}
+CALIBRATION = {"lag 0": Arm({"buffer.max_lag": 0}), "lag 4": Arm({"buffer.max_lag": 4})}
+PREDICTED = {
+    "lag 1": Arm({"buffer.max_lag": 1}),
+    "lag 4, log-normal latency": Arm({"buffer.max_lag": 4}, "LOG_NORMAL"),
+    "lag 0, log-normal latency": Arm({"buffer.max_lag": 0}, "LOG_NORMAL"),
+    "lag 4, groups of 4": Arm({"buffer.max_lag": 4, "rollout.group_size": 4}),
+    "lag 1, heavy tail": Arm({"buffer.max_lag": 1}, "HEAVY"),
+    "lag 4, 16 at once": Arm({"buffer.max_lag": 4, "sampler.max_num_seqs": 16}),
+    "lag 0, batches of 8": Arm({"buffer.max_lag": 0, "train.groups_per_batch": 8}),
+    "lag 8, heavy tail": Arm({"buffer.max_lag": 8}, "HEAVY"),
+}
+STEPS = 16
+
+
+def run(quick: bool) -> Result:
+    """Train all arms, calibrate on two, predict the others."""
+    steps = 4 if quick else STEPS
+    predicted = dict(list(PREDICTED.items())[:1]) if quick else PREDICTED
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary)
+        warm = ("warmstart.steps=50",) if quick else ()
+        base = train(directory, "base", "train.steps=1", *warm) / "base"
+        start = (f"model.path={base}", f"train.steps={steps}")
+        for name, arm in {**CALIBRATION, **predicted}.items():
+            train(directory, name, *start, *arm.overrides())
+        again = train(directory, "lag 4, again", *start, *CALIBRATION["lag 4"].overrides())
+        result = compare(directory, predicted, again)
+    hour = _large(hours=0.05 if quick else 1.0)
+    return dataclasses.replace(result, figures=[*result.figures, *hour])
+
+
+def train(directory: Path, name: str, *overrides: str) -> Path:
+    """One run of the quickstart in a process of its own; returns its directory.
+
+    Raises:
+        CalledProcessError: it failed.
+    """
+    place = _place(directory, name)
+    settings = (f"run.dir={directory}", f"run.name={place.name}", "tasks.eval_tasks=12")
+    command = [sys.executable, "-m", "cluster.cli", "train", str(CONFIG), "--json", "--overwrite"]
+    for setting in (*settings, *overrides):
+        command += ["--set", setting]
+    # Ray would otherwise let everything else on the machine go first.
+    environment = {**os.environ, "RAY_worker_niceness": "0"}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+    return place
+
+
+def compare(directory: Path, predicted: Mapping[str, Arm], again: Path | None = None) -> Result:
+    """Predict the runs that lie in `directory`, from the two that calibrate."""
+    runs = {name: RecordedRun.read(_place(directory, name)) for name in CALIBRATION}
+    calibrated = calibrate(list(runs.values()))
+    figures, errors, table = [], [], {}
+    for name, arm in {**CALIBRATION, **predicted}.items():
+        steps, seconds = _pace(_place(directory, name))
+        scenario = arm.scenario(calibrated)
+        workload = Recorded(list(runs.values()), scenario.operators)
+        found = [
+            Simulation(scenario, workload, seed).run(steps=steps, warmup_steps=1).steps_per_hour
+            for seed in range(1, _SEEDS + 1)
+        ]
+        measured = 3600 * steps / seconds
+        note = "calibration" if name in CALIBRATION else ""
+        ratios = [rate / measured for rate in found]
+        figures.append(figure(f"{name}: predicted ÷ measured", ratios, "×", note=note))
+        table[name] = {"measured": measured, "predicted": statistics.median(found)}
+        if name in predicted:
+            errors.append(abs(statistics.median(ratios) - 1))
+    top = [
+        Figure(
+            *("relative error of steps per hour, median of the predictions",),
+            *(statistics.median(errors), min(errors), max(errors)),
+            target=at_most(0.15),
+            repeats=len(errors),
+        )
+    ]
+    if again is not None:
+        first = table["lag 4"]["measured"]
+        steps, seconds = _pace(again)
+        noise = abs(3600 * steps / seconds / first - 1)
+        top.append(figure("difference of two runs of `lag 4`, relative", [noise]))
+    setup = {
+        "configuration": "cluster/configs/quickstart.yaml",
+        "seeds": _SEEDS,
+        "steps per hour": table,
+        "calibrated": calibrated.model_dump(mode="json", exclude_defaults=True),
+    }
+    return Result([*top, *figures], setup)
+
+
+def _large(hours: float) -> list[Figure]:
+    """How long it takes to simulate so many hours on 512 GPUs."""
+    scenario = load_scenario(LARGE, LARGE_SIZE)
+    started, own = time.perf_counter(), time.process_time()
+    found = forecast(scenario, hours=hours)
+    wall, own = time.perf_counter() - started, time.process_time() - own
+    note = f"one of {found.slice} slices, {found.events:,} events, {own:.0f} s of processor time"
+    name = f"{hours:g} hours of 512 GPUs, simulated in"
+    return [figure(name, [wall], "s", target=at_most(60), note=note)]
+
+
+def _place(directory: Path, name: str) -> Path:
+    return directory / name.replace(", ", "_").replace(" ", "-")
+
+
+def _pace(directory: Path) -> tuple[int, float]:
+    """Steps of a run after its first, and the seconds from that one's publication to the last."""
+    times = [record["time"] for record in RunFiles.read(directory).steps]
+    return len(times) - 1, times[-1] - times[0]
+
+
+_SEEDS = 5
