@@ -7,12 +7,11 @@ import json
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import duckdb
 
 from cluster.inspector import episode, queries
-from cluster.inspector.canvas import NoCanvasError, Replay
 from cluster.inspector.difference import difference
 from cluster.inspector.index import Index
 from cluster.inspector.queries import Filter, Order, Row
@@ -20,6 +19,9 @@ from cluster.inspector.tokens import find_tokenizer, pieces
 from wfr.objective_config import AdvantageKind
 from wfr.schema import SchemaVersionError, from_batch
 from wfr.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from cluster.inspector.canvas import Replay
 
 _EVERY_S = 2.0
 
@@ -180,6 +182,9 @@ class InspectedRun:
 
     @functools.cached_property
     def _replay(self) -> Replay | str:
+        """Makes canvases again, or why it does not."""
+        from cluster.inspector.canvas import NoCanvasError, Replay  # all operators: half a second
+
         environment = self._config.get("environment")
         try:
             return Replay(environment if isinstance(environment, Mapping) else {})

@@ -12,7 +12,7 @@ function box(part, fresh) {
       x: part.x, y: part.y, width: part.width, height: part.height, rx: 8 }),
     svg("text", { x: part.x + 10, y: part.y + 19 }, short(part.label, frame ? 60 : 18)),
     !frame && svg("text", { class: "small", x: part.x + 10, y: part.y + 36 },
-      short(part.note ? `${part.id}: ${part.note}` : part.id, 23)));
+      short(part.note ? `${part.id}: ${part.note}` : part.id, 20)));
 }
 
 function line({ x1, y1, x2, y2 }) {

@@ -10,7 +10,7 @@ function bar(call, whole) {
   return el("div", { class: "track", "aria-hidden": "true" }, span);
 }
 
-const COLUMNS = ["turn", "operator", "backend", "status", "cache", "begin, s", "seconds",
+const COLUMNS = ["turn", "operator", "when", "begin, s", "seconds", "backend", "status", "cache",
   "prompt tokens", "reply tokens", "US dollars"];
 
 export function waterfall(calls, seconds) {
@@ -21,12 +21,10 @@ export function waterfall(calls, seconds) {
       "When these calls began was not recorded; they are drawn one behind the other."),
     el("div", { class: "scroll" }, el("table", {},
       el("caption", { class: "told" }, `${calls.length} calls within ${number(whole)} s`),
-      el("thead", {}, el("tr", {}, COLUMNS.map((name) => el("th", { scope: "col" }, name)),
-        el("th", { scope: "col" }, "when"))),
+      el("thead", {}, el("tr", {}, COLUMNS.map((name) => el("th", { scope: "col" }, name)))),
       el("tbody", {}, calls.map((call) => el("tr", {},
-        [call.turn < 0 ? "–" : call.turn, call.operator, call.backend, call.status,
-          call.cache_hit ? "hit" : "", number(call.begin), number(call.seconds),
+        [call.turn < 0 ? "–" : call.turn, call.operator, bar(call, whole), number(call.begin),
+          number(call.seconds), call.backend, call.status, call.cache_hit ? "hit" : "",
           number(call.prompt_tokens), number(call.completion_tokens), number(call.cost_usd),
-        ].map((value) => el("td", {}, value)),
-        el("td", {}, bar(call, whole))))))));
+        ].map((value) => el("td", {}, value))))))));
 }
