@@ -21,6 +21,8 @@ CONTENT = (
     "summary.json",
     "report.html",
     "inspector.duckdb",
+    "inspector.duckdb.wal",
+    "inspector.duckdb.tmp",
     "executors.json",
     "cache",
     "journal",

@@ -220,6 +220,19 @@ def test_the_canvas_grows_with_the_slider(reader):
     assert bars == ["12.5%", "37.5%"]
 
 
+def test_siblings_stand_side_by_side(reader):
+    page = reader.page
+    shown = reader.open("group", group=f"5{PAYLOADS[5]}")
+    assert "advantage\n-0.707" in shown
+    assert "advantage\n+0.707" in shown
+    left, right = (article.bounding_box() for article in page.locator("article").all())
+    assert left["y"] == right["y"]
+    summary = page.locator("article").nth(1).locator("summary").first
+    summary.focus()
+    page.keyboard.press("Enter")
+    assert PAYLOADS[5] in page.locator("article").nth(1).locator("details").first.inner_text()
+
+
 def test_tokens_are_coloured_and_walked_over(reader):
     page = reader.page
     reader.open("trajectory", group=f"0{PAYLOADS[0]}", sibling=0)

@@ -176,6 +176,23 @@ def test_an_index_is_kept_and_goes_on(opened, run):
     assert names(again, lag_min=0) == ["1/0", "1/1"]
 
 
+def test_a_run_directory_may_move(opened, run, monkeypatch):
+    opened(run).close()
+    moved = run.rename(run.with_name("moved"))
+    monkeypatch.chdir(moved.parent)
+    index = opened(Path("moved"), refresh=False)  # by another way, too
+    assert index.refresh() == 0
+    with index.cursor() as connection:
+        row = queries.find(connection, "1", 1)
+        assert queries.place_of(connection, index.run, row).read().num_rows == 2
+
+
+def test_a_journal_alone_gets_no_file(opened, run):
+    index = opened(run / "journal")
+    assert len(names(index)) == 4
+    assert [path.name for path in (run / "journal").iterdir()] == ["worker-0"]
+
+
 def test_another_run_of_the_same_name_is_indexed_anew(opened, run):
     opened(run).close()
     shutil.rmtree(run / "journal")
@@ -271,7 +288,7 @@ def test_an_older_schema_and_a_journal_without_indices(opened, tmp_path):
     assert names(index) == ["1/0", "1/1", "2/0"]
     with index.cursor() as connection:
         row = queries.find(connection, "2", 0)
-        found = queries.place_of(connection, row).read()
+        found = queries.place_of(connection, directory, row).read()
     assert found.column("operator_calls")[0].as_py()[0]["turn"] == -1
 
 

@@ -75,6 +75,11 @@ def test_versions_lags_and_masks():
     assert (unused["lag"], unused["masked"]) == (None, False)
 
 
+def test_an_unsound_record_is_shown_as_far_as_it_goes():
+    row = trajectory(texts=("a", "b"), version_spans=[])
+    assert [t["oldest"] for t in view(row, 3, 0)["turns"]] == [None, None]
+
+
 def test_calls_stand_where_they_were_or_behind_each_other():
     known = [OperatorCall("A", "b", 2.0, ended_at=105.0), OperatorCall("B", "b", 1.0, ended_at=104)]
     assert [(c["begin"], c["placed"]) for c in waterfall(known, 100.0)] == [

@@ -61,12 +61,11 @@ def view(trajectory: Trajectory, consumed: int | None, max_turn_lag: int | None)
         max_turn_lag: turns that are older were masked in that step; None: none are.
     """
     told = split(trajectory)
-    oldest = list(trajectory.turn_oldest_version())
-    versions = trajectory.token_versions()
     turns = []
-    for number, (turn, old) in enumerate(zip(trajectory.turns, oldest, strict=True)):
+    for number, turn in enumerate(trajectory.turns):
         text, observed = told.turns[number]
-        lag = None if consumed is None else consumed - old
+        old, new = _versions(trajectory, turn)
+        lag = None if consumed is None or old is None else consumed - old
         turns.append(
             {
                 **_plain(turn),
@@ -76,7 +75,7 @@ def view(trajectory: Trajectory, consumed: int | None, max_turn_lag: int | None)
                 "fresh_context": _fresh(trajectory.turns, number),
                 "logprob_mean": _mean(trajectory.behaviour_logprob[turn.start : turn.end]),
                 "oldest": old,
-                "newest": int(versions[turn.start : turn.end].max()),
+                "newest": new,
                 "lag": lag,
                 "masked": lag is not None and max_turn_lag is not None and lag > max_turn_lag,
             }
@@ -130,6 +129,13 @@ def _plain(turn: Turn) -> dict[str, Any]:
 
 def _fresh(turns: Sequence[Turn], number: int) -> bool:
     return number > 0 and turns[number].context != turns[number - 1].context
+
+
+def _versions(trajectory: Trajectory, turn: Turn) -> tuple[int | None, int | None]:
+    """The oldest and the newest version of a turn; None where an unsound record has none."""
+    spans = trajectory.version_spans
+    found = [s.version for s in spans if s.start < turn.end and s.end > turn.start]
+    return min(found, default=None), max(found, default=None)
 
 
 def _mean(values: np.ndarray) -> float | None:

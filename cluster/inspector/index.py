@@ -1,11 +1,13 @@
 """The index: one row per trajectory, of what one searches by; texts and tokens stay in the journal.
 
 It is a DuckDB file, `inspector.duckdb` in the run directory, and grows with the journal. It holds
-nothing that is not made again from there, so it may be deleted at any time.
+nothing that is not made again from there, so it may be deleted at any time. Files are named by
+their way from the run directory, which may move.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 import threading
@@ -63,8 +65,8 @@ class Index:
     def __init__(self, run: Path) -> None:
         """Open the index of a run directory or a journal, or begin it.
 
-        Where it cannot lie there, because the directory is read-only or another process has it
-        open, it is made anew in a temporary directory.
+        Where it cannot lie there, because the directory is read-only, another process has it open,
+        or there is a journal alone, it is made anew in a temporary directory.
 
         Raises:
             FileNotFoundError: there is no such directory, or neither a run nor a journal in it.
@@ -94,15 +96,15 @@ class Index:
             added = 0
             self._read_steps(connection)
             for path in journal_files(self.run):
-                known = _progress(connection, path)
+                name = path.relative_to(self.run).as_posix()
                 try:
-                    for chunk in new_chunks(path, known):
+                    for chunk in new_chunks(path, _progress(connection, name)):
                         if stop is not None and stop.is_set():
                             return added
-                        _insert(connection, chunk)
+                        _insert(connection, name, chunk)
                         added += len(chunk.places)
                 except (SchemaVersionError, OSError) as error:
-                    self.problems[str(path)] = f"{path}: {error}"
+                    self.problems[name] = f"{path}: {error}"
             self.behind = False
             return added
 
@@ -116,8 +118,10 @@ class Index:
     def _open(self) -> duckdb.DuckDBPyConnection:
         path = self.run / NAME
         try:
-            connection = _connect(path)
+            connection = _connect(path) if (self.run / "config.json").exists() else None
         except duckdb.Error:
+            connection = None
+        if connection is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="wfr-inspector-")
             return _connect(Path(self._temporary.name) / NAME)
         if _fits(connection, self.run):
@@ -140,14 +144,14 @@ class Index:
         if not whole:
             return
         found = list(_steps(whole))
-        if self._steps_at == 0:
-            connection.execute("DELETE FROM steps")
-        if found:
-            groups, versions = zip(*found, strict=True)
-            steps = pa.table({"group_id": list(groups), "consumed": list(versions)})
-            connection.register("new_steps", steps)
+        kinds = [("group_id", pa.string()), ("consumed", pa.int64())]
+        arrays = [pa.array([row[n] for row in found], kind) for n, (_, kind) in enumerate(kinds)]
+        connection.register("new_steps", pa.table(arrays, names=[name for name, _ in kinds]))
+        with _all_or_nothing(connection):
+            if self._steps_at == 0:
+                connection.execute("DELETE FROM steps")
             connection.execute("INSERT INTO steps SELECT group_id, consumed FROM new_steps")
-            connection.unregister("new_steps")
+        connection.unregister("new_steps")
         self._steps_at += len(whole)
 
 
@@ -166,7 +170,7 @@ def _fits(connection: duckdb.DuckDBPyConnection, run: Path) -> bool:
         files = connection.execute("SELECT path, size FROM files").fetchall()
     except duckdb.Error:
         return False
-    return layout == [(_VERSION,)] and not any(_shrunk(Path(path), size) for path, size in files)
+    return layout == [(_VERSION,)] and not any(_shrunk(run / path, size) for path, size in files)
 
 
 def _shrunk(path: Path, size: int) -> bool:
@@ -176,9 +180,9 @@ def _shrunk(path: Path, size: int) -> bool:
     return told.exists() and told.stat().st_size < size
 
 
-def _progress(connection: duckdb.DuckDBPyConnection, path: Path) -> Progress:
+def _progress(connection: duckdb.DuckDBPyConnection, name: str) -> Progress:
     found = connection.execute(
-        "SELECT size, groups, damaged FROM files WHERE path = ?", [str(path)]
+        "SELECT size, groups, damaged FROM files WHERE path = ?", [name]
     ).fetchall()
     return Progress(*found[0]) if found else Progress()
 
@@ -188,24 +192,32 @@ def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
     return int(count)
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, chunk: Chunk) -> None:
-    """Add a chunk and how far its file has been read, both or neither."""
+@contextlib.contextmanager
+def _all_or_nothing(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     connection.begin()
     try:
-        if chunk.places:
-            _insert_groups(connection, chunk.places, chunk.batches)
-        connection.execute(
-            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)",
-            [chunk.path, chunk.progress.size, chunk.progress.groups, chunk.progress.damaged],
-        )
+        yield
     except BaseException:
         connection.rollback()
         raise
     connection.commit()
 
 
+def _insert(connection: duckdb.DuckDBPyConnection, name: str, chunk: Chunk) -> None:
+    """Add a chunk, and how far its file has been read."""
+    progress = chunk.progress
+    with _all_or_nothing(connection):
+        if chunk.places:
+            _insert_groups(connection, name, chunk.places, chunk.batches)
+        connection.execute(
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)",
+            [name, progress.size, progress.groups, progress.damaged],
+        )
+
+
 def _insert_groups(
     connection: duckdb.DuckDBPyConnection,
+    name: str,
     places: Sequence[Place],
     batches: Sequence[pa.RecordBatch],
 ) -> None:
@@ -220,7 +232,7 @@ def _insert_groups(
             "group_id": [head.column("group_id")[0].as_py() for head in heads],
             "task_id": [head.column("task_id")[0].as_py() for head in heads],
             "admitted": [head.column("admitted_version")[0].as_py() for head in heads],
-            "path": [place.path for place in places],
+            "path": [name] * len(places),
             "start": [place.at for place in places],
             "size": [place.size for place in places],
             "checksum": [place.checksum for place in places],
@@ -273,6 +285,9 @@ def _steps(lines: bytes) -> Iterator[tuple[str, int]]:
             record: Any = json.loads(line)
         except ValueError:
             continue
-        if isinstance(record, dict) and record.get("kind") == "step" and "groups" in record:
-            for group in [*record["groups"], *record.get("groups/replayed", ())]:
-                yield str(group), int(record["version"]) - 1
+        if not isinstance(record, dict) or record.get("kind") != "step":
+            continue
+        used, version = record.get("groups"), record.get("version")
+        if isinstance(used, list) and isinstance(version, int):
+            for group in [*used, *(record.get("groups/replayed") or ())]:
+                yield str(group), version - 1

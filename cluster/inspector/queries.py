@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import duckdb
@@ -214,14 +215,14 @@ def find(connection: duckdb.DuckDBPyConnection, group_id: str, sibling: int) -> 
     return rows[0] if rows else None
 
 
-def place_of(connection: duckdb.DuckDBPyConnection, row: Row) -> Place:
-    """Where the group of a trajectory lies."""
+def place_of(connection: duckdb.DuckDBPyConnection, run: Path, row: Row) -> Place:
+    """Where the group of a trajectory of a run lies."""
     (found,) = _rows(
         connection,
         "SELECT path, start, size, checksum FROM groups WHERE place = $place",
         {"place": row["place"]},
     )
-    return Place(found["path"], found["start"], found["size"], found["checksum"])
+    return Place(str(run / found["path"]), found["start"], found["size"], found["checksum"])
 
 
 # A replayed group is used by several steps; its lag is that of the first.

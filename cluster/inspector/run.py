@@ -54,7 +54,10 @@ class InspectedRun:
 
     def _keep_up(self) -> None:
         while not self._stop.is_set():
-            self.index.refresh(self._stop)
+            try:
+                self.index.refresh(self._stop)
+            except duckdb.Error as error:  # the disk is full, for example: tried again
+                self.index.problems["index"] = f"the index cannot be written: {error}"
             self._stop.wait(_EVERY_S)
 
     def about(self) -> Row:
@@ -144,7 +147,7 @@ class InspectedRun:
         """A whole trajectory, tokens included, as plain data; raises GoneError."""
         with self.index.cursor() as connection:
             row, _ = self._find(connection, group_id, sibling)
-            batch = queries.place_of(connection, row).read()
+            batch = queries.place_of(connection, self.path, row).read()
         (exported,) = batch.slice(row["number"], 1).to_pylist()
         exported["reward_parts"] = dict(exported["reward_parts"])
         return {"consumed": row["consumed"], **exported}
@@ -162,14 +165,17 @@ class InspectedRun:
         if row is None:
             raise GoneError(f"no trajectory {group_id!r}/{sibling} in this journal")
         try:
-            batch = queries.place_of(connection, row).read()
+            batch = queries.place_of(connection, self.path, row).read()
         except FileNotFoundError as error:
             raise GoneError(
                 f"{error.filename} is gone: the run has compacted its journal"
             ) from None
         except (OSError, SchemaVersionError) as error:
             raise GoneError(str(error)) from None
-        return row, from_batch(batch).trajectories[row["number"]]
+        try:
+            return row, from_batch(batch).trajectories[row["number"]]
+        except ValueError as error:  # a reason or a kind that this version of wfr does not know
+            raise GoneError(f"trajectory {group_id}/{sibling} cannot be read: {error}") from None
 
     def _canvas(self, trajectory: Trajectory) -> Row:
         if isinstance(self._replay, str):

@@ -72,7 +72,6 @@ class Progress:
 class Chunk:
     """Groups of one file that follow each other, and how far it has been read with them."""
 
-    path: str
     progress: Progress
     places: Sequence[Place]
     batches: Sequence[pa.RecordBatch]
@@ -106,9 +105,9 @@ def new_chunks(path: Path, before: Progress) -> Iterator[Chunk]:
                 kept.append(place)
                 batches.append(batch)
         done = size if end == len(places) else before.size
-        yield Chunk(str(path), Progress(done, end, damaged), kept, batches)
+        yield Chunk(Progress(done, end, damaged), kept, batches)
     if before.groups >= len(places):
-        yield Chunk(str(path), Progress(size, len(places), damaged), (), ())
+        yield Chunk(Progress(size, len(places), damaged), (), ())
 
 
 def _read_all(path: Path, places: Sequence[Place]) -> Iterator[pa.RecordBatch | None]:

@@ -50,7 +50,7 @@ export async function api(name, values = {}) {
 
 export function number(value, digits = 3) {
   if (value === null || value === undefined) return "–";
-  if (Number.isInteger(value)) return value.toLocaleString("en");
+  if (Number.isInteger(value)) return (value || 0).toLocaleString("en"); // −0 is 0
   return Number(value.toPrecision(digits)).toString();
 }
 

@@ -2,6 +2,19 @@
 
 import { address, api, el, facts, link, number, signed, versions } from "./dom.js";
 import { row, table } from "./list.js";
+import { message, turnText } from "./trajectory.js";
+
+// The turns of a sibling, folded; they come after the page.
+function turns(key) {
+  const box = el("div", {}, el("p", { class: "told" }, "Reading the turns …"));
+  api("trajectory", key).then(
+    (found) => box.replaceChildren(...found.turns.map((turn) =>
+      el("details", {},
+        el("summary", {}, `Turn ${turn.number}: ${turn.kind}`, turn.operator && ` (${turn.operator})`),
+        turnText(turn, found.canvas !== null), turn.observed.map(message)))),
+    (error) => box.replaceChildren(el("p", { class: "error" }, error.message)));
+  return box;
+}
 
 export async function group({ group: id }) {
   const found = await api("group", { group: id });
@@ -28,7 +41,8 @@ export async function group({ group: id }) {
           ["seconds", number(item.seconds)],
           ["operators", item.operators.join(", ")],
         ]),
-        el("div", { class: "part answer" }, el("b", {}, "answer"), el("pre", {}, item.answer))))),
+        el("div", { class: "part answer" }, el("b", {}, "answer"), el("pre", {}, item.answer)),
+        turns({ group: id, sibling: item.sibling })))),
   ];
 }
 

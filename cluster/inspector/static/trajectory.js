@@ -8,10 +8,10 @@ import { waterfall } from "./waterfall.js";
 const part = (kind, text) =>
   el("div", { class: `part ${kind}` }, el("b", {}, kind), el("pre", {}, text));
 
-const message = ({ role, content }) =>
+export const message = ({ role, content }) =>
   el("div", { class: "part info" }, el("b", {}, role === "tool" ? "info" : role), el("pre", {}, content));
 
-function turnText(turn, edits) {
+export function turnText(turn, edits) {
   if (turn.parts === null) return el("p", { class: "told" }, "The turn was cut short; its tokens are its record.");
   const names = { text: edits ? "edit" : "text" };
   return turn.parts.map(({ kind, text }) => part(names[kind] ?? kind, text));
@@ -99,7 +99,7 @@ export async function trajectory(values) {
     waterfall(found.calls, found.seconds),
     el("h2", {}, "Turns"),
     el("label", { for: "show" }, "Show"), select,
-    el("details", {}, el("summary", {}, `Prompt (${found.prompt.length} messages)`), found.prompt.map(message)),
+    el("details", {}, el("summary", {}, "Prompt"), found.prompt.map(message)),
     found.turns.length ? turns : el("p", {}, "The episode ended before its first turn."),
   ];
 }
