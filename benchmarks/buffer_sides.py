@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from ray.util.queue import Queue
 
 from actors.worker import group_meta
 from benchmarks.recorded import groups
-from cluster.hand_over import HandOver, HostedBuffer, columns_of
+from cluster.hand_over import HandOver, HostedBuffer, columns_of, pack
 from cluster.remote import Remote
 from wfr.buffer import ReplayBuffer
 from wfr.columns import view
@@ -46,9 +46,9 @@ class Producer:
         tokens = sum(getattr(row, name).nbytes for row in rows for name in TOKEN_COLUMNS)
         return sum(batch.nbytes for batch in self._batches), tokens
 
-    async def hand_over(self, group_id: int) -> tuple[pa.RecordBatch, bool]:
-        """Give a group to the buffer."""
-        return self._offered[group_id], True
+    async def hand_over(self, group_ids: Sequence[int]) -> tuple[Any, ...]:
+        """Give groups to the buffer."""
+        return pack(self._offered, group_ids)
 
     async def put_arrow(self, buffer: Remote, *, times: int = 1, made: bool = False) -> float:
         """Seconds to hand all groups in; `made`: their record batches are there already."""
@@ -149,7 +149,7 @@ class Consumer:
         refs = [entry.ref[0] for entry in batch.entries]
         ray.get(refs)
         started = time.perf_counter()
-        found = _tensors(ray.get(refs))
+        found = _tensors(_fetch(refs))
         mapped = time.perf_counter() - started
         for column in range(3):
             torch.cat(found[column::3])
@@ -194,9 +194,8 @@ def _fetch(refs: Iterable[Any]) -> list[pa.RecordBatch]:
     """The columns of a batch, as Ray gives them to a learner rank: all references at once."""
     places = list(refs)
     held = iter(ray.get([place for place in places if isinstance(place, ray.ObjectRef)]))
-    return [
-        next(held) if isinstance(place, ray.ObjectRef) else columns_of(place) for place in places
-    ]
+    found = (next(held) if isinstance(place, ray.ObjectRef) else place for place in places)
+    return [columns_of(place) for place in found]
 
 
 def _tensors(batches: Iterable[pa.RecordBatch]) -> list[torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import ray
 from actors.render import Renderer
 from actors.sampler import Sampler
 from actors.worker import RolloutWorker
-from cluster.hand_over import HandOver, columns_of
+from cluster.hand_over import HandOver, columns_of, pack
 from cluster.hub import RemoteHub
 from cluster.logs import redirect
 from cluster.remote import Remote
@@ -70,7 +71,7 @@ class HostedLearner:
         if checkpoint is not None:
             self._learner.restore(checkpoint)
 
-    def step(self, version: int, *batches: pa.RecordBatch | Spilled | Record) -> dict[str, Any]:
+    def step(self, version: int, *batches: pa.Buffer | Spilled | Record) -> dict[str, Any]:
         """Train on one batch."""
         return self._learner.step(version, *map(columns_of, batches))
 
@@ -133,9 +134,9 @@ class HostedWorker(RolloutWorker):
         me = ray.get_runtime_context().current_actor
         await super().run(HandOver(buffer, me, self._offered))
 
-    async def hand_over(self, group_id: int) -> tuple[pa.RecordBatch, bool]:
-        """Give a finished group to the buffer, which asks for it."""
-        return self._offered[group_id], True
+    async def hand_over(self, group_ids: Sequence[int]) -> tuple[Any, ...]:
+        """Give finished groups to the buffer, which asks for them."""
+        return pack(self._offered, group_ids)
 
     async def close(self) -> None:
         """End the sandbox's processes and the journal's file."""

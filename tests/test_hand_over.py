@@ -33,8 +33,10 @@ class FakeWorker:
         kept = await view.add(admission.group_id, batch, meta)
         return kept, len(self._offered)
 
-    async def hand_over(self, group_id):
-        return self._offered[group_id], True
+    async def hand_over(self, group_ids):
+        from cluster.hand_over import pack
+
+        return pack(self._offered, group_ids)
 
 
 class Reader:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -85,7 +85,8 @@ class ReplayBuffer(Generic[Ref]):
         self._used: dict[int, Entry[Ref]] = {}
         self._memory = Memory()
         self._log = log
-        self._orphans: list[int] = []  # in flight at a restart, and not yet handed out again
+        # Groups in flight at a restart that are not yet handed out again, as an ordered set.
+        self._orphans: OrderedDict[int, None] = OrderedDict()
         self._again: list[int] = []  # batches that were out at a restart, likewise
         self._lost: set[int] = set()
         self._gone: set[str] = set()
@@ -103,6 +104,11 @@ class ReplayBuffer(Generic[Ref]):
 
         After a restart, groups that were in flight come first, at the version of their admission.
         """
+        (admission,) = await self.admit_some(worker, 1)
+        return admission
+
+    async def admit_some(self, worker: str, most: int) -> list[Admission]:
+        """Wait as `admit` does, and take as many slots as are free: 1 to `most`."""
         async with self._slot_free:
             await self._until(
                 self._slot_free,
@@ -110,18 +116,10 @@ class ReplayBuffer(Generic[Ref]):
             )
             if worker in self._gone:
                 raise BufferClosedError(f"worker {worker!r} was declared dead")
-            if self._orphans:
-                group_id = self._orphans.pop(0)
-                self._live[group_id].worker = worker
-                return Admission(group_id, self._live[group_id].admitted_version)
-            group_id = self._next_id
-            await self._book("admit", group=group_id, version=self._version)
-            reach("admit.booked")
-            self._next_id += self._stride
-            self._live[group_id] = Live(self._version, worker)
-            self._admitted[self._version] += 1
-            self._ledger.groups_admitted += 1
-            return Admission(group_id, self._version)
+            admissions = [await self._admit(worker)]
+            while len(admissions) < most and self._admits:
+                admissions.append(await self._admit(worker))
+            return admissions
 
     async def add(self, group_id: int, ref: Ref, meta: GroupMeta) -> bool:
         """Hand in a finished group; False where it is not kept (a duplicate, late, or discarded).
@@ -140,8 +138,7 @@ class ReplayBuffer(Generic[Ref]):
             if live is None:
                 await self._refuse(group_id, meta)
                 return False
-            if group_id in self._orphans:  # its worker died, and its journal had it
-                self._orphans.remove(group_id)
+            self._orphans.pop(group_id, None)  # its worker died, and its journal had it
             about = {"group": group_id, "meta": dataclasses.asdict(meta)}
             if reason:
                 await self._book("discard", **about, reason=reason)
@@ -378,7 +375,7 @@ class ReplayBuffer(Generic[Ref]):
         live = {i: Live(entry.admitted_version, "", entry) for i, entry in entries.items()}
         live |= {i: Live(version, "") for i, version in state["in_flight"].items()}
         self._live = dict(sorted(live.items()))
-        self._orphans = sorted(state["in_flight"])
+        self._orphans = OrderedDict.fromkeys(sorted(state["in_flight"]))
         self._again = sorted(self._out)
         self._admitted = Counter(live.admitted_version for live in self._live.values())
         self._finished = len(entries)
@@ -437,6 +434,20 @@ class ReplayBuffer(Generic[Ref]):
     def _consuming(self) -> int:
         """The version that the next batch will be consumed at."""
         return self._version + len(self._out)
+
+    async def _admit(self, worker: str) -> Admission:
+        if self._orphans:
+            group_id, _ = self._orphans.popitem(last=False)
+            self._live[group_id].worker = worker
+            return Admission(group_id, self._live[group_id].admitted_version)
+        group_id = self._next_id
+        await self._book("admit", group=group_id, version=self._version)
+        reach("admit.booked")
+        self._next_id += self._stride
+        self._live[group_id] = Live(self._version, worker)
+        self._admitted[self._version] += 1
+        self._ledger.groups_admitted += 1
+        return Admission(group_id, self._version)
 
     def _held(self) -> list[Entry[Ref]]:
         finished = [live.entry for live in self._live.values() if live.entry is not None]
@@ -528,8 +539,7 @@ class ReplayBuffer(Generic[Ref]):
 
     def _remove(self, group_id: int) -> None:
         live = self._live.pop(group_id)
-        if group_id in self._orphans:
-            self._orphans.remove(group_id)
+        self._orphans.pop(group_id, None)
         self._finished -= live.entry is not None
         self._admitted[live.admitted_version] -= 1
         if not self._admitted[live.admitted_version]:

@@ -7,7 +7,8 @@ columns: the arrays of a trajectory are read-only views into the batch.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -124,10 +125,7 @@ def to_batch(group: Group) -> pa.RecordBatch:
                 f"group {group.group_id} of task {group.task_id}: holds a trajectory of group "
                 f"{row.group_id} of task {row.task_id}"
             )
-    columns = {
-        name: pa.array([getattr(row, name) for row in rows], kind)
-        for name, kind in _PLAIN_COLUMNS.items()
-    }
+    columns = dict(zip(_PLAIN_COLUMNS, _arrays(rows, _PLAIN_COLUMNS), strict=True))
     columns["admitted_version"] = pa.array([group.admitted_version] * len(rows), pa.int64())
     columns["reward_parts"] = pa.array([list(row.reward_parts.items()) for row in rows], _PARTS)
     for name, kind in _TOKEN_COLUMNS.items():
@@ -188,12 +186,19 @@ def _join_arrays(arrays: Sequence[np.ndarray], kind: pa.DataType) -> pa.ListArra
 
 
 def _join_records(rows: Sequence[Sequence[Any]], kind: pa.ListType) -> pa.ListArray:
-    flat = [record for row in rows for record in row]
     fields = list(kind.value_type)
-    values = [pa.array([getattr(r, field.name) for r in flat], field.type) for field in fields]
+    flat = list(itertools.chain.from_iterable(rows))
+    values = _arrays(flat, {field.name: field.type for field in fields})
     return pa.ListArray.from_arrays(
         _offsets(rows), pa.StructArray.from_arrays(values, fields=fields)
     )
+
+
+def _arrays(records: Sequence[Any], fields: Mapping[str, pa.DataType]) -> list[pa.Array]:
+    """One array per field of the records; two fields or more are read off each record at once."""
+    read = map(operator.attrgetter(*fields), records)
+    values = zip(*read, strict=True) if records else ((),) * len(fields)
+    return [pa.array(v, kind) for v, kind in zip(values, fields.values(), strict=True)]
 
 
 def _split_arrays(column: pa.ListArray) -> Iterator[np.ndarray]:

@@ -62,9 +62,24 @@ class ShardedBuffer:
                 request.add_done_callback(_note)
             raise
 
+    async def admit_some(self, worker: str, most: int) -> list[Admission]:
+        """Wait for a free slot; there may be more, but the shards have to take turns."""
+        return [await self.admit(worker)]
+
     async def add(self, group_id: int, ref: Any, meta: GroupMeta) -> bool:
         """Hand in a finished group."""
         return bool(await self._shard(group_id).add(group_id, ref, meta))
+
+    async def add_all(self, groups: Sequence[tuple[int, GroupMeta]], worker: Any) -> list[bool]:
+        """Hand in finished groups of a worker; which of them are kept."""
+        shards = sorted({group_id % len(self._shards) for group_id, _ in groups})
+        parts = [[g for g in groups if g[0] % len(self._shards) == shard] for shard in shards]
+        calls = (
+            self._shards[shard].add_all(part, worker)
+            for shard, part in zip(shards, parts, strict=True)
+        )
+        kept = dict(zip(shards, map(iter, await asyncio.gather(*calls)), strict=True))
+        return [next(kept[group_id % len(self._shards)]) for group_id, _ in groups]
 
     async def abandon(self, group_id: int, reason: str, tokens: int = 0) -> bool:
         """Give up an unfinished group."""
