@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import base64
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -90,13 +91,14 @@ class Recorder:
     def last_turn(self) -> dict[str, Any]:
         """What the last turn appended, as plain values for the turn journal.
 
-        Tokens behind its observation are the prompt of a fresh context.
+        Token ids and log-probabilities are their bytes in base 64: int32, float32. Tokens behind
+        its observation are the prompt of a fresh context.
         """
         turn = self.turns[-1]
         return {
             "turn": dataclasses.astuple(turn),
-            "tokens": self.tokens[turn.start :].tolist(),
-            "logprob": self._logprob[turn.start : turn.end].tolist(),
+            "tokens": _text(self.tokens[turn.start :]),
+            "logprob": _text(self._logprob[turn.start : turn.end]),
             "spans": [
                 [max(span.start, turn.start), span.end, span.version]
                 for span in self.spans
@@ -110,17 +112,17 @@ class Recorder:
         if start != len(self.tokens):
             raise ValueError(f"a saved turn begins at token {start}, not at {len(self.tokens)}")
         spans = (VersionSpan(a - start, b - start, version) for a, b, version in saved["spans"])
-        ids = np.array(saved["tokens"], np.int32)
-        logprob = np.array(saved["logprob"], np.float32)
+        ids = _of_text(saved["tokens"], np.int32)
+        logprob = _of_text(saved["logprob"], np.float32)
         self.add_sample(Sample(ids[: end - start], logprob, tuple(spans), finish_reason))
         self.end_turn(
-            saved["tokens"][end - start : observation_end - start],
+            array.array("i", ids[end - start : observation_end - start].tobytes()),
             kind=TurnKind(kind),
             finish_reason=finish_reason,
             operator=operator,
         )
-        if fresh := saved["tokens"][observation_end - start :]:
-            self.begin_context(fresh)
+        if len(fresh := ids[observation_end - start :]):
+            self.begin_context(array.array("i", fresh.tobytes()))
 
     def close(self) -> None:
         """End a turn that was cut short, so that its tokens are accounted for."""
@@ -154,3 +156,15 @@ class Recorder:
 def _raw(values: np.ndarray, kind: type[np.generic]) -> memoryview:
     """The bytes of an array, in place where it has the right type."""
     return np.ascontiguousarray(values, kind).view(np.uint8).data
+
+
+def _text(values: array.array[Any]) -> str:
+    """The bytes of an array in base 64."""
+    return base64.b64encode(values).decode()
+
+
+def _of_text(text: str | Sequence[float], kind: type[np.generic]) -> np.ndarray:
+    """The array of `_text`; or of a list of numbers, as earlier turn journals have it."""
+    if isinstance(text, str):
+        return np.frombuffer(base64.b64decode(text), kind)
+    return np.array(text, kind)

@@ -1,11 +1,13 @@
 """The replay buffer: put and take of real trajectories, against TransferQueue and a Ray queue.
 
 128 groups of 8 trajectories of up to 8k tokens (`recorded.py`) go from one process to another,
-eight puts at a time, and are taken as one batch and made into tensors. Ours starts from
-trajectories and carries all columns, messages and operator calls too; TransferQueue (SimpleStorage,
-its default configuration) starts from the same arrays and carries only the token columns and the
-reward; the queue carries the trajectory objects. Also: reading a batch against copying its bytes,
-many producers at once, the size of the index, and spilling.
+eight puts at a time, and are taken as one batch and made into tensors. All sides carry the same.
+Ours starts from trajectories, asks for a slot for each group, and books it in a ledger.
+TransferQueue (SimpleStorage, its default configuration) starts from the same arrays; all that is no
+token column travels as one field of bytes, made before the clock starts. The queue carries the
+trajectory objects; where these hold lists of numbers, they are made before the clock starts too.
+Also: reading a batch, its references fetched inside the clock, against copying its bytes to new
+memory; many producers at once, the size of the index, and spilling.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from benchmarks.recorded import groups
 from cluster.hand_over import HandOver, HostedBuffer, columns_of, pack
 from cluster.remote import Remote
 from wfr.buffer import ReplayBuffer
-from wfr.columns import view
+from wfr.columns import views
 from wfr.groups import GroupMeta
 from wfr.schema import to_batch
 from wfr.selection import Rules
@@ -38,6 +38,8 @@ class Producer:
         torch.set_num_threads(1)
         self._groups = groups(count, size, longest, seed)
         self._batches = [to_batch(group) for group in self._groups]
+        self._rest = [_rest(batch) for batch in self._batches]
+        self._lists = [_with_lists(group) for group in self._groups]
         self._offered: dict[int, pa.RecordBatch] = {}
 
     def sizes(self) -> tuple[int, int]:
@@ -89,7 +91,7 @@ class Producer:
         assert await buffer.add(admission.group_id, batch, meta)
 
     async def put_transfer_queue(self) -> float:
-        """Seconds to hand all groups in as jagged tensors, a call per group."""
+        """Seconds to hand all groups in as jagged tensors, all columns, a call per group."""
         import transfer_queue
         from tensordict import TensorDict
 
@@ -97,13 +99,9 @@ class Producer:
 
         async def put(number: int) -> None:
             rows = self._groups[number].trajectories
-            fields = {
-                name: torch.nested.as_nested_tensor(
-                    [torch.from_numpy(getattr(row, name)) for row in rows], layout=torch.jagged
-                )
-                for name in TOKEN_COLUMNS
-            }
+            fields = {name: _jagged([getattr(row, name) for row in rows]) for name in TOKEN_COLUMNS}
             fields["reward"] = torch.tensor([row.reward for row in rows])
+            fields["rest"] = _jagged(self._rest[number])
             await transfer_queue.async_kv_batch_put(
                 keys=[f"{number}/{sibling}" for sibling in range(len(rows))],
                 partition_id="train",
@@ -116,8 +114,7 @@ class Producer:
         """Seconds to put all groups as pickled objects, with lists of numbers or with arrays."""
 
         async def put(number: int) -> None:
-            group = self._groups[number]
-            await queue.put_async(_with_lists(group) if lists else group)
+            await queue.put_async(self._lists[number] if lists else self._groups[number])
 
         return await _timed(put, len(self._groups))
 
@@ -144,10 +141,13 @@ class Consumer:
         return seconds, total
 
     def read_against_memcpy(self, buffer: Remote) -> tuple[float, float, float]:
-        """Seconds to map the columns of a taken batch; also to pack them; to copy these bytes."""
+        """Seconds to map the columns of a taken batch; also to pack them; to copy these bytes.
+
+        All references are fetched inside the first of these. The copies go to new memory, as a
+        reader's would.
+        """
         batch = ray.get(buffer.handle.take.remote())
         refs = [entry.ref[0] for entry in batch.entries]
-        ray.get(refs)
         started = time.perf_counter()
         found = _tensors(_fetch(refs))
         mapped = time.perf_counter() - started
@@ -198,11 +198,11 @@ def _fetch(refs: Iterable[Any]) -> list[pa.RecordBatch]:
     return [columns_of(place) for place in found]
 
 
-def _tensors(batches: Iterable[pa.RecordBatch]) -> list[torch.Tensor]:
+def _tensors(batches: Sequence[pa.RecordBatch]) -> list[torch.Tensor]:
     return [
         torch.from_numpy(getattr(episode, name))
-        for batch in batches
-        for episode in view(batch).trajectories
+        for group in views(batches)
+        for episode in group.trajectories
         for name in TOKEN_COLUMNS
     ]
 
@@ -217,6 +217,18 @@ async def _timed(put: Callable[[int], Awaitable[None]], count: int) -> float:
     started = time.perf_counter()
     await asyncio.gather(*(some() for _ in range(AT_ONCE)))
     return time.perf_counter() - started
+
+
+def _rest(batch: pa.RecordBatch) -> list[np.ndarray]:
+    """All that is not a token column, as bytes, a row for each trajectory."""
+    others = [name for name in batch.schema.names if name not in TOKEN_COLUMNS]
+    rows = (batch.select(others).slice(row, 1) for row in range(batch.num_rows))
+    return [np.frombuffer(row.serialize(), np.uint8).copy() for row in rows]
+
+
+def _jagged(rows: Iterable[np.ndarray]) -> torch.Tensor:
+    tensors = [torch.from_numpy(row) for row in rows]
+    return torch.nested.as_nested_tensor(tensors, layout=torch.jagged)
 
 
 def _with_lists(group: Group) -> Group:

@@ -36,7 +36,7 @@ from learner.publisher import EngineSource, Publisher, SamplersClient
 from learner.staleness_probe import StalenessProbe
 from learner.weights_gate import WeightsGate
 from wfr.advantage import GroupAdvantage, advantages
-from wfr.columns import GroupView, view
+from wfr.columns import GroupView, views
 from wfr.config import Config
 from wfr.lag_parts import LagParts, histograms
 from wfr.protocols import (
@@ -123,7 +123,7 @@ class Learner:
         if not batches:
             raise ValueError(f"version {version}: an empty batch; a step needs at least one group")
         started = time.perf_counter()
-        groups = [view(batch) for batch in batches]
+        groups = views(batches)
         refused = {refusal.group_id: refusal for refusal in map(_unsound, groups) if refusal}
         sound = [group for group in groups if group.group_id not in refused]
         compared = advantages(sound, self._config.objective.advantage)

@@ -94,6 +94,15 @@ def test_columns_against_a_slow_oracle(prompt, turns):
         assert np.array_equal(column, columns[name])
 
 
+def test_turns_of_a_journal_that_has_lists_are_restored():
+    recorder, again = Recorder([1]), Recorder([1])
+    recorder.add_sample(sample([5, 6]))
+    recorder.end_turn([9], kind=TurnKind.TOOL, finish_reason="stop")
+    logprob = recorder.columns()["behaviour_logprob"][1:3].tolist()
+    again.restore_turn({**recorder.last_turn(), "tokens": [5, 6, 9], "logprob": logprob})
+    assert again.last_turn() == recorder.last_turn()
+
+
 def test_types_are_those_of_the_schema():
     recorder = Recorder([1])
     recorder.add_sample(sample([2]))

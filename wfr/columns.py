@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -29,8 +29,8 @@ class Episode:
         behaviour_logprob: float32 [T], a view.
         oldest: int64 [turns], the oldest weight version inside each turn.
         newest: int64 [turns], the newest.
-        context: int32 [turns], where the context of each turn begins, a view.
-        span_version: int64 [spans], the weight version of each span of policy tokens, a view.
+        context: int32 [turns], where the context of each turn begins.
+        span_version: int64 [spans], the weight version of each span of policy tokens.
         span_length: int64 [spans], its count of tokens.
         policy_tokens: count of tokens that the policy wrote.
     """
@@ -86,52 +86,74 @@ class GroupView:
 
 
 def view(batch: pa.RecordBatch) -> GroupView:
-    """Map a group for training.
+    """Map a group for training; see `views`."""
+    (group,) = views([batch])
+    return group
+
+
+def views(batches: Sequence[pa.RecordBatch]) -> list[GroupView]:
+    """Map groups for training, one per record batch.
+
+    What is small, such as spans and rewards, is read for all of them at once.
 
     Raises:
-        SchemaVersionError: the batch is of another schema version.
-        ValueError: the batch does not hold exactly one group, or a turn has no weight version.
+        SchemaVersionError: a batch is of another schema version.
+        ValueError: a batch does not hold exactly one group, or a turn has no weight version.
     """
-    check_version(batch.schema)
-    group_id, task_id = single_group(batch)
-    tokens = _List(batch, "tokens")
-    turn_ids, logprobs = _List(batch, "turn_id"), _List(batch, "behaviour_logprob")
-    turns, spans = _List(batch, "turns"), _List(batch, "version_spans")
+    if not batches:
+        return []
+    for batch in batches:
+        check_version(batch.schema)
+    groups = [single_group(batch) for batch in batches]
+    rows = _rows(pa.concat_batches([batch.select(_SMALL) for batch in batches]), batches, groups)
+    return [
+        GroupView(group_id, task_id, list(itertools.islice(rows, batch.num_rows)))
+        for (group_id, task_id), batch in zip(groups, batches, strict=True)
+    ]
+
+
+_SMALL = ["sibling", "source", "stop_reason", "reward", "reward_parts", "turns", "version_spans"]
+
+
+def _rows(
+    small: pa.RecordBatch, batches: Sequence[pa.RecordBatch], groups: Sequence[tuple[str, str]]
+) -> Iterator[Episode]:
+    """The trajectories of all groups; `small` has their small columns in a line."""
+    names = [name for (name, _), b in zip(groups, batches, strict=True) for _ in range(len(b))]
+    flat = [[_List(batch, name) for batch in batches] for name in _TOKENS]
+    lengths = np.concatenate([np.diff(tokens.offsets) for tokens in flat[0]])
+    token_rows = [[row for column in columns for row in column.rows()] for columns in flat]
+    turns, spans = _List(small, "turns"), _List(small, "version_spans")
     start, end, context = turns.field("start"), turns.field("end"), turns.field("context")
-    oldest, newest = _versions(batch, turns, spans, group_id)
+    oldest, newest = _versions(lengths, turns, spans, names)
     span_version, span_length = spans.field("version"), spans.field("end") - spans.field("start")
     written = np.concatenate([[0], np.cumsum(end - start, dtype=np.int64)])
-    parts = _parts(batch)
-    rows = zip(
-        batch.column("sibling").to_pylist(),
-        batch.column("source").to_pylist(),
-        batch.column("stop_reason").to_pylist(),
-        batch.column("reward").to_pylist(),
-        strict=True,
-    )
-    episodes = []
-    for row, (sibling, source, reason, reward) in enumerate(rows):
-        mine, its = turns.slice(row), spans.slice(row)
-        episodes.append(
-            Episode(
-                group_id=group_id,
-                sibling=sibling,
-                source=source,
-                stop_reason=StopReason(reason),
-                reward=reward,
-                reward_parts=parts[row],
-                tokens=tokens.row(row),
-                turn_id=turn_ids.row(row),
-                behaviour_logprob=logprobs.row(row),
-                oldest=oldest[mine],
-                newest=newest[mine],
-                context=context[mine],
-                span_version=span_version[its],
-                span_length=span_length[its],
-                policy_tokens=int(written[mine.stop] - written[mine.start]),
-            )
+    first_turn = (turns.offsets - turns.first).tolist()
+    first_span = (spans.offsets - spans.first).tolist()
+    policy_tokens = np.diff(written[first_turn]).tolist()
+    plain = (small.column(name).to_pylist() for name in _SMALL[:4])
+    rows = zip(names, *plain, _parts(small), *token_rows, policy_tokens, strict=True)
+    for row, (name, sibling, source, reason, reward, parts, *tokens, count) in enumerate(rows):
+        mine = slice(first_turn[row], first_turn[row + 1])
+        its = slice(first_span[row], first_span[row + 1])
+        yield Episode(
+            group_id=name,
+            sibling=sibling,
+            source=source,
+            stop_reason=StopReason(reason),
+            reward=reward,
+            reward_parts=parts,
+            **dict(zip(_TOKENS, tokens, strict=True)),
+            oldest=oldest[mine],
+            newest=newest[mine],
+            context=context[mine],
+            span_version=span_version[its],
+            span_length=span_length[its],
+            policy_tokens=count,
         )
-    return GroupView(group_id, task_id, episodes)
+
+
+_TOKENS = ("tokens", "turn_id", "behaviour_logprob")
 
 
 class _List:
@@ -148,15 +170,11 @@ class _List:
             else self._values.to_numpy(zero_copy_only=True)
         )
 
-    def row(self, row: int) -> np.ndarray:
-        """The values of one row: a view."""
+    def rows(self) -> list[np.ndarray]:
+        """The values of each row: views."""
         assert self._flat is not None
-        values: np.ndarray = self._flat[self.offsets[row] : self.offsets[row + 1]]
-        return values
-
-    def slice(self, row: int) -> slice:
-        """Where the records of one row are among those of `field`."""
-        return slice(self.offsets[row] - self.first, self.offsets[row + 1] - self.first)
+        flat = self._flat
+        return [flat[start:end] for start, end in itertools.pairwise(self.offsets.tolist())]
 
     def field(self, name: str) -> np.ndarray:
         """One field of the records of all rows: a view."""
@@ -166,7 +184,7 @@ class _List:
 
 
 def _versions(
-    batch: pa.RecordBatch, turns: _List, spans: _List, group_id: str
+    lengths: np.ndarray, turns: _List, spans: _List, names: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The oldest and the newest version inside each turn of all rows: int64 each.
 
@@ -174,17 +192,18 @@ def _versions(
     the spans that overlap a turn follow each other.
     """
     start, end = turns.field("start"), turns.field("end")
-    lengths = np.diff(batch.column("tokens").offsets.to_numpy(zero_copy_only=True))
     shift = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)[:-1]])
     by_turn = np.repeat(shift, np.diff(turns.offsets))
     by_span = np.repeat(shift, np.diff(spans.offsets))
     span_start, span_end = spans.field("start") + by_span, spans.field("end") + by_span
-    if (np.diff(span_end) < 0).any():
-        raise ValueError(f"group {group_id}: version spans are not in the order of their tokens")
+    if (falls := np.diff(span_end) < 0).any():
+        name = _name_at(int(falls.argmax()), spans, names)
+        raise ValueError(f"group {name}: version spans are not in the order of their tokens")
     first = np.searchsorted(span_end, start + by_turn, side="right")
     last = np.searchsorted(span_start, end + by_turn, side="left")
-    if (first >= last).any():
-        raise ValueError(f"group {group_id}: a turn without a weight version")
+    if (bare := first >= last).any():
+        name = _name_at(int(bare.argmax()), turns, names)
+        raise ValueError(f"group {name}: a turn without a weight version")
     if not len(first):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     versions = np.append(spans.field("version"), np.iinfo(np.int64).max)
@@ -192,6 +211,12 @@ def _versions(
     oldest: np.ndarray = np.minimum.reduceat(versions, bounds)[::2]
     newest: np.ndarray = np.maximum.reduceat(versions, bounds)[::2]
     return oldest, newest
+
+
+def _name_at(record: int, records: _List, names: Sequence[str]) -> str:
+    """The group that a record of any row is of."""
+    row = np.searchsorted(records.offsets - records.first, record, side="right") - 1
+    return names[int(row)]
 
 
 def _parts(batch: pa.RecordBatch) -> list[dict[str, float]]:
