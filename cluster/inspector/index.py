@@ -103,6 +103,9 @@ class Index:
                             return added
                         _insert(connection, name, chunk)
                         added += len(chunk.places)
+                    self.problems.pop(name, None)
+                except FileNotFoundError:
+                    continue  # it was compacted meanwhile
                 except (SchemaVersionError, OSError) as error:
                     self.problems[name] = f"{path}: {error}"
             self.behind = False

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import duckdb
 
 from cluster.inspector import episode, queries
-from cluster.inspector.difference import difference
+from cluster.inspector.comparison import compare
 from cluster.inspector.index import Index
 from cluster.inspector.queries import Filter, Order, Row
 from cluster.inspector.tokens import find_tokenizer, pieces
@@ -56,6 +56,7 @@ class InspectedRun:
         while not self._stop.is_set():
             try:
                 self.index.refresh(self._stop)
+                self.index.problems.pop("index", None)
             except duckdb.Error as error:  # the disk is full, for example: tried again
                 self.index.problems["index"] = f"the index cannot be written: {error}"
             self._stop.wait(_EVERY_S)
@@ -125,22 +126,7 @@ class InspectedRun:
         """Two trajectories turn by turn, word by word; raises GoneError."""
         with self.index.cursor() as connection:
             (row, old), (other, new) = (self._find(connection, *key) for key in (left, right))
-        before, after = episode.split(old), episode.split(new)
-        turns = []
-        for number in range(max(len(before.turns), len(after.turns))):
-            texts = [
-                (split.turns[number][0] or "") if number < len(split.turns) else ""
-                for split in (before, after)
-            ]
-            seen = [
-                "\n".join(m.content for m in split.turns[number][1])
-                if number < len(split.turns)
-                else ""
-                for split in (before, after)
-            ]
-            turns.append(
-                {"number": number, "text": difference(*texts), "observed": difference(*seen)}
-            )
+        turns = compare(episode.split(old), episode.split(new))
         return {"left": row, "right": other, "turns": turns}
 
     def export(self, group_id: str, sibling: int) -> Row:

@@ -6,17 +6,22 @@ import { group, task } from "./group.js";
 import { list } from "./list.js";
 import { trajectory } from "./trajectory.js";
 
+const EVERY_MS = 5000;
 const PAGES = { "": list, group, task, trajectory, compare };
 const main = document.getElementById("main");
 let drawing = 0;
 
+const say = (text) => {
+  const state = document.getElementById("state");
+  if (state.textContent !== text) state.textContent = text; // else it would be read aloud again
+};
+
 async function about() {
   const found = await api("run");
   document.getElementById("run").textContent = found.name;
-  document.getElementById("state").textContent =
-    `${found.status}; ${number(found.trajectories)} trajectories in ${number(found.groups)} groups`
+  say(`${found.status}; ${number(found.trajectories)} trajectories in ${number(found.groups)} groups`
     + (found.indexing ? "; the journal is being read …" : "")
-    + (found.damaged ? `; ${number(found.damaged)} damaged groups left out` : "");
+    + (found.damaged ? `; ${number(found.damaged)} damaged groups left out` : ""));
   return found;
 }
 
@@ -65,4 +70,5 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();
   main.focus();
 });
+setInterval(() => about().catch(() => say("The inspector does not answer.")), EVERY_MS);
 draw();
