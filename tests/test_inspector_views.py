@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inspected_run import trajectory
+from test_canvas import CHECKED, add, started
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as Decoder
 from tokenizers.models import BPE
@@ -19,6 +22,7 @@ from cluster.inspector.difference import difference
 from cluster.inspector.drawing import draw
 from cluster.inspector.episode import parts, split, view, waterfall
 from cluster.inspector.tokens import find_tokenizer, pieces
+from wfr.config import load_config
 from wfr.environments.canvas_demonstrations import random_edit
 from wfr.operators.library import canvas_specs
 from wfr.trajectory import Message, OperatorCall, TurnKind
@@ -26,7 +30,10 @@ from wfr.workflow.dsl import parse
 from wfr.workflow.edit_text import edit_text
 from wfr.workflow.edits import Applied, apply
 from wfr.workflow.graph import Workflow
+from wfr.workflow.protocol import State
 from wfr.workflow.rules import Rules
+
+ROOT = Path(__file__).resolve().parents[1]
 
 ADD = "<think>t</think><action>add</action><operator>{}</operator>"
 
@@ -108,6 +115,31 @@ def test_the_canvas_grows_turn_by_turn():
     assert len(states[3]["new"]) == 2
     assert "unknown_node" in states[2]["message"]
     json.dumps(states)
+
+
+@pytest.mark.parametrize("protocol", ["one_turn", "two_turn"])
+def test_a_replayed_canvas_is_the_one_that_was_played(protocol):
+    options = {"add_protocol": protocol, "history": "last_feedback"}
+    canvas = started(**options)
+    texts = [add("Plan"), "<prompt>work step by step</prompt>", "nonsense", CHECKED, add("Custom")]
+    kinds, played = [], []
+    for text in [*texts, *["<prompt>be brief</prompt>"] * 4, "<action>finish</action>"]:
+        step = asyncio.run(canvas.step(text, "stop"))
+        kinds.append((step.turn_kind, text))
+        played.append(State.from_json(canvas.state()["state"]).workflow.to_dsl())
+        if step.last:
+            break
+    states = Replay({"kind": "canvas", **options}).states(kinds)
+    assert [state["notation"] for state in states] == played
+    assert len(set(played)) > 2
+
+
+@pytest.mark.parametrize("name", ["canvas_quickstart", "flowsteer_8b"])
+def test_canvases_of_the_shipped_configurations(name):
+    config = load_config(ROOT / "cluster" / "configs" / f"{name}.yaml")
+    environment = config.model_dump(mode="json")["environment"]  # as config.json has it
+    (state,) = Replay(environment).states([(TurnKind.TOOL, ADD.format("Plan"))])
+    assert state["outcome"] in ("applied", "asked")
 
 
 @pytest.mark.parametrize(
