@@ -33,12 +33,12 @@ from wfr.line_log import Sync
 from wfr.recovery import ledger_path, recover
 from wfr.schema import to_batch
 from wfr.selection import Rules
+from wfr.shards import ShardedBuffer, shares
 from wfr.spill import SpillDirectory, Spilled
 from wfr.trajectory import Group, StopReason, Trajectory, Turn, TurnKind, VersionSpan
 from wfr.turn_journal import TurnJournal
 
 MAX_LAG, SIZE, SIBLINGS, TURNS, WORKERS = 2, 2, 2, 3, 3
-CONFIG = {"buffer": {"max_lag": MAX_LAG, "shards": 1}}
 
 
 class Store:
@@ -71,28 +71,35 @@ def trained(weights, batches):
 class Host:
     """One life of the run in `directory`, of at most `steps` steps."""
 
-    def __init__(self, directory, seed):
+    def __init__(self, directory, seed, shards=1):
         self.run = Path(directory)
+        self.shards = shards
         self.rng = random.Random(seed)
         self.played = Counter()
         for name in ("journal", "checkpoints"):
             (self.run / name).mkdir(parents=True, exist_ok=True)
-        (self.run / "config.json").write_text(json.dumps(CONFIG))
+        config = {"buffer": {"max_lag": MAX_LAG, "shards": shards}}
+        (self.run / "config.json").write_text(json.dumps(config))
         self.checkpoint, self.weights = self.newest_checkpoint()
         recovery = recover(
-            self.run, max_lag=MAX_LAG, shards=1, checkpoint=self.checkpoint
+            self.run, max_lag=MAX_LAG, shards=shards, checkpoint=self.checkpoint
         )  # of nothing, at the first time
         self.version = recovery.version
         for step in sorted(recovery.batches):
             self.weights = trained(self.weights, [r.read() for r in recovery.batches[step]])
-        self.log = EventLog(ledger_path(self.run, 0), Sync("off"))
-        self.buffer = ReplayBuffer(
-            Rules(MAX_LAG, SIZE),
-            store=Store(self.run / "spill"),
-            memory_bytes=1,
-            log=self.log,
-        )
-        self.recovered = recovery.shards[0]
+        self.parts = [
+            ReplayBuffer(
+                Rules(MAX_LAG, share),
+                store=Store(self.run / "spill" / str(shard)),
+                memory_bytes=1,
+                shard=shard,
+                shards=shards,
+                log=EventLog(ledger_path(self.run, shard), Sync("off")),
+            )
+            for shard, share in enumerate(shares(SIZE, shards))
+        ]
+        self.buffer = self.parts[0] if shards == 1 else ShardedBuffer(self.parts)
+        self.recovered = recovery.shards
         self.turns = TurnJournal(self.run / "turns", Sync("off"))
         self.metrics = self.open_metrics()
 
@@ -110,9 +117,10 @@ class Host:
         return max(found), json.loads(path.read_text())["weights"]
 
     async def live(self, steps):
-        self.buffer.restore(self.recovered.state)
-        for group, record, meta in self.recovered.finished:
-            await self.buffer.add(group, (record,), dataclasses.replace(meta, size=0))
+        for part, recovered in zip(self.parts, self.recovered, strict=True):
+            part.restore(recovered.state)
+            for group, record, meta in recovered.finished:
+                await part.add(group, (record,), dataclasses.replace(meta, size=0))
         workers = [asyncio.create_task(self.work(f"w{n}")) for n in range(WORKERS)]
         for _ in range(steps):
             await self.step()
@@ -151,7 +159,7 @@ class Host:
                 await asyncio.sleep(0.001)
             self.played[group, sibling, turn] += 1
             ids = tokens_of(group, sibling, turn).tolist()
-            done.append({"tokens": ids, "version": self.buffer.version, "turn": [0, len(ids)]})
+            done.append({"tokens": ids, "version": self.version, "turn": [0, len(ids)]})
             turns.append(sibling, 0, done[-1])
         return trajectory(group, sibling, done)
 
@@ -159,8 +167,8 @@ class Host:
         batch = await self.buffer.take()
         read = [read_of(entry.ref[0]) for entry in batch.entries]
         self.weights = trained(self.weights, read)
+        await self.buffer.published(self.version + 1, batch.batch_id)
         self.version += 1
-        await self.buffer.published(self.version, batch.batch_id)
         groups = [entry.group_id for entry in batch.entries]
         line = {"kind": "step", "version": self.version, "groups": groups}
         self.metrics.write(json.dumps(line) + "\n")
@@ -169,7 +177,8 @@ class Host:
             self.save()
 
     def save(self):
-        self.buffer.force()
+        for part in self.parts:
+            part.force()
         crash_points.reach("checkpoint.begin")
         target = self.run / "checkpoints" / str(self.version)
         temporary = target.with_name(f".{target.name}")
@@ -180,7 +189,7 @@ class Host:
         crash_points.reach("checkpoint.written")
         temporary.rename(target)
         crash_points.reach("checkpoint.visible")
-        compact(self.run, MAX_LAG, 1)
+        compact(self.run, MAX_LAG, self.shards)
 
 
 def trajectory(group, sibling, turns):
@@ -207,7 +216,7 @@ def read_of(ref):
     return ref.read() if isinstance(ref, Spilled | Record) else ref
 
 
-def life(directory, point, nth, seed, steps):
+def life(directory, point, nth, seed, steps, shards):
     """Go on with the run; die by SIGKILL when `point` is reached for the `nth` time."""
     reached = Counter()
 
@@ -217,6 +226,6 @@ def life(directory, point, nth, seed, steps):
             os.kill(os.getpid(), signal.SIGKILL)
 
     crash_points.hook = hook
-    host = Host(directory, seed)
+    host = Host(directory, seed, shards)
     asyncio.run(host.live(steps))
     (Path(directory) / "played.json").write_text(json.dumps(max(host.played.values(), default=0)))

@@ -27,10 +27,10 @@ def no_server_is_left():
     resource_tracker._resource_tracker._stop()
 
 
-def live(directory, point="", nth=1, seed=0, steps=10):
+def live(directory, point="", nth=1, seed=0, steps=10, shards=1):
     """One life of the run; whether the crash point killed it."""
     process = PROCESSES.Process(
-        target=crash_host.life, args=(str(directory), point, nth, seed, steps)
+        target=crash_host.life, args=(str(directory), point, nth, seed, steps, shards)
     )
     process.start()
     process.join(120)
@@ -45,31 +45,32 @@ def check(directory):
     return report
 
 
-def ledger_of(directory):
-    history = History(crash_host.MAX_LAG)
-    read_history(ledger_path(directory, 0), history)
+def ledger_of(directory, shard=0, shards=1):
+    history = History(crash_host.MAX_LAG, shard, shards)
+    read_history(ledger_path(directory, shard), history)
     return history
 
 
 class Oracle:
     """Computes the weights anew from the ledger's batches and what the sampler says."""
 
-    def __init__(self, directory):
-        self.directory, self.seen = directory, {}
+    def __init__(self, directory, shards):
+        self.directory, self.shards, self.seen = directory, shards, {}
 
     def look(self):
-        for group in ledger_of(self.directory).groups:
+        histories = [ledger_of(self.directory, s, self.shards) for s in range(self.shards)]
+        for group in (group for history in histories for group in history.groups):
             rows = [
                 [crash_host.tokens_of(group, s, t).tolist() for t in range(crash_host.TURNS)]
                 for s in range(crash_host.SIBLINGS)
             ]
             self.seen[group] = rows
+        return histories
 
     def weights(self, version):
-        self.look()
-        history, weights = ledger_of(self.directory), ""
+        histories, weights = self.look(), ""
         for step in range(version):
-            groups = history.batches[step][0]
+            groups = sorted(group for history in histories for group in history.batches[step][0])
             weights = crash_host.trained(weights, [_batch(g, self.seen[g]) for g in groups])
         return weights
 
@@ -83,20 +84,20 @@ def _batch(group, rows):
     return to_batch(Group(str(group), "task", 0, made))
 
 
-def crash_and_check(directory, rounds, seed):
+def crash_and_check(directory, rounds, seed, shards=1):
     """Crash again and again in one run; returns the points that were hit."""
-    rng, oracle, hit = random.Random(seed), Oracle(directory), []
+    rng, oracle, hit = random.Random(seed), Oracle(directory, shards), []
     version = 0
     for point in rounds:
         often = point.split(".")[0] in ("put", "turn", "admit", "take", "publish", "spill")
         nth = rng.choice((1, 2, 3, 5, 8) if often else (1,))
-        if live(directory, point, nth, seed=rng.randrange(10**6)):
+        if live(directory, point, nth, seed=rng.randrange(10**6), shards=shards):
             hit.append(point)
         if ledger_path(directory, 0).exists():
             report = check(directory)
             assert report.version >= version
             version = report.version
-    live(directory, seed=1, steps=8 - version % 4)  # ends with a checkpoint
+    live(directory, seed=1, steps=8 - version % 4, shards=shards)  # ends with a checkpoint
     report = check(directory)
     newest = directory / "checkpoints" / str(report.version) / "wfr_state.json"
     assert json.loads(newest.read_text())["weights"] == oracle.weights(report.version)
@@ -106,9 +107,16 @@ def crash_and_check(directory, rounds, seed):
 
 
 @pytest.mark.engine  # not for an engine, but for its ten seconds
-def test_every_crash_point_once(tmp_path):
-    hit = crash_and_check(tmp_path, NAMES, seed=1)
+@pytest.mark.parametrize("shards", [1, 2])
+def test_every_crash_point_once(tmp_path, shards):
+    hit = crash_and_check(tmp_path, NAMES, seed=1, shards=shards)
     assert set(hit) == set(NAMES)
+
+
+@pytest.mark.parametrize("point", ["take.booked", "publish.booked"])
+def test_a_kill_between_two_shards_costs_nothing(tmp_path, point):
+    """One shard has booked the take or the publication, and the other has not."""
+    assert crash_and_check(tmp_path, [point] * 2, seed=2, shards=2) == [point] * 2
 
 
 @pytest.mark.soak

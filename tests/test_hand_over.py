@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
 import os
 import sys
 from pathlib import Path
@@ -32,6 +34,29 @@ class FakeWorker:
         meta = GroupMeta(2, 2, 2 * TOKENS, admission.version, size=batch.nbytes)
         kept = await view.add(admission.group_id, batch, meta)
         return kept, len(self._offered)
+
+    async def give_again_and_again(self, buffer, run, count):
+        """Hand `count` groups in, each twice in one bundle and once more; what was kept."""
+        import ray
+
+        from cluster.hand_over import HandOver
+        from wfr.groups import GroupMeta
+        from wfr.journal import Journal
+
+        self._offered = {}
+        view = HandOver(buffer, ray.get_runtime_context().current_actor, self._offered)
+        admissions = await asyncio.gather(*(view.admit("w") for _ in range(count)))
+        assert sorted(a.group_id for a in admissions) == list(range(count))
+        groups = []
+        with Journal(Path(run) / "journal" / "w") as journal:
+            for admission in admissions:
+                batch = group(admission.group_id)
+                meta = GroupMeta(2, 2, 2 * (TOKENS - 2), admission.version, size=batch.nbytes)
+                journal.append(batch, dataclasses.asdict(meta))
+                groups.append((admission.group_id, batch, meta))
+        first = await asyncio.gather(*(view.add(*g) for g in groups for _ in range(2)))
+        second = await asyncio.gather(*(view.add(*g) for g in groups))
+        return first, second, len(self._offered)
 
     async def hand_over(self, group_ids):
         from cluster.hand_over import pack
@@ -125,3 +150,35 @@ def test_groups_outlive_their_worker_and_are_read_where_they_lie(cluster, tmp_pa
     assert on_disk == {str(tmp_path / "spill" / "1.arrow")}
     assert (memory.resident, memory.spilled) == (0, 0)
     assert list((tmp_path / "spill").iterdir()) == []
+
+
+def test_groups_that_are_delivered_again_are_used_once(cluster, tmp_path):
+    from cluster.hand_over import HostedBuffer
+    from cluster.remote import host
+    from wfr.audit import audit
+    from wfr.recovery import ledger_path
+    from wfr.selection import Rules
+
+    (tmp_path / "config.json").write_text(json.dumps({"buffer": {"max_lag": 0, "shards": 1}}))
+
+    async def main():
+        path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        options = {"num_cpus": 0, "runtime_env": {"env_vars": {"PYTHONPATH": path}}}
+        places = (str(tmp_path / "spill"), str(ledger_path(tmp_path, 0)), "off")
+        buffer = host(
+            HostedBuffer, Rules(0, 3), {"memory_bytes": 1 << 30}, *places, options=options
+        )
+        worker = host(FakeWorker, options=options)
+        kept = await worker.give_again_and_again(buffer, str(tmp_path), 3)
+        batch = await buffer.take()
+        await buffer.published(1, batch.batch_id)
+        await buffer.force()
+        return kept, [e.group_id for e in batch.entries], await buffer.ledger()
+
+    kept, taken, ledger = asyncio.run(main())
+    assert kept == ([True, False] * 3, [False] * 3, 0)
+    assert taken == [0, 1, 2]
+    assert (ledger.duplicates, ledger.groups_consumed, ledger.missing) == (6, 3, 0)
+    report = audit(tmp_path)
+    assert report.violations == []
+    assert report.ledger.groups_consumed == 3

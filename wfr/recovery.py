@@ -11,7 +11,8 @@ wait as before, and groups in flight are handed to the next workers that ask.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def recover(run_dir: Path, *, max_lag: int, shards: int, checkpoint: int) -> Rec
         log.close()
     reach("restart.booked")
     batches = {
-        step: [records[group] for h in histories for part in h.batches[step] for group in part]
+        step: [records[group] for group in _groups(histories, step)]
         for step in range(checkpoint, version)
     }
     empty = [step for step, groups in batches.items() if not groups]
@@ -121,14 +122,22 @@ def steps_since(
     histories = [_history(run_dir, max_lag, shard, shards) for shard in range(shards)]
     steps = range(checkpoint, min(history.version for history in histories))
     try:
-        return {
-            step: [records[group] for h in histories for part in h.batches[step] for group in part]
-            for step in steps
-        }
+        return {step: [records[group] for group in _groups(histories, step)] for step in steps}
     except KeyError as error:
         raise RecoveryError(
             f"{run_dir / 'journal'}: group {error} has to be trained on again and is not there"
         ) from None
+
+
+def _groups(histories: Sequence[History], step: int) -> list[int]:
+    """The groups of a step in the order in which it was trained on them.
+
+    Several shards give theirs by id, as `wfr.shards.ShardedBuffer.take` does; one as it took them.
+    """
+    if len(histories) == 1:
+        return [group for part in histories[0].batches[step] for group in part]
+    parts = zip(*(history.batches[step] for history in histories), strict=True)
+    return [group for part in parts for group in sorted(itertools.chain.from_iterable(part))]
 
 
 def _history(run_dir: Path, max_lag: int, shard: int, shards: int) -> History:
