@@ -147,8 +147,12 @@ def fill(path):
     with path.open("wb", buffering=0) as file:
         for size in (4096, 1):
             with pytest.raises(OSError, match="No space left"):
-                while True:
-                    file.write(b"x" * size)
+                write_for_ever(file, b"x" * size)
+
+
+def write_for_ever(file, data):
+    while True:
+        file.write(data)
 
 
 def test_a_clock_that_jumps_to_and_fro_changes_nothing(tmp_path, monkeypatch):
