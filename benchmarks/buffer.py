@@ -12,11 +12,14 @@ memory; many producers at once, the size of the index, and spilling.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shutil
+import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -241,32 +244,16 @@ class _Measurement:
     # ---- spilling
 
     def _spilling(self) -> list[Figure]:
-        times = 4 if self._quick else max(1, 2 * _GIB // self._bytes)
-        groups, total = times * self._count, times * self._bytes
-        bound = total // 10
-        peaks: list[float] = []
-        private: list[float] = []
-
-        def once(memory: int) -> float:
-            buffer = self._buffer(groups, memory)
-            before = _store_bytes()
-            with _Peak() as peak:
-                put = ray.get(self._producer.put_arrow.remote(buffer, times=times, made=True))
-            if memory == bound:
-                kept = ray.get(buffer.handle.memory.remote())
-                assert kept.resident <= bound
-                assert kept.spilled == total - kept.resident
-                peaks.append((peak.value - before) / bound)
-                private.append(ray.get(buffer.handle.private.remote()) / 2**20)
-            taken, _ = ray.get(self._consumer.take_arrow.remote(buffer, touch=True))
-            buffer.kill()
-            return float(put + taken)
-
+        few = 4 if self._quick else max(1, _GIB // self._bytes)
+        many = 8 if self._quick else 10 * _GIB // self._bytes + 1
         samples = interleave(
-            {"memory": lambda: once(1 << 60), "disk": lambda: once(bound)},
+            {"memory": lambda: self._through(few, 0).seconds, "disk": self._spill_tenths(few)},
             repeats=1 if self._quick else 3,
         )
-        size = f"{total / _GIB:.2g} GiB, of which a tenth may be in memory"
+        large = self._through(many, many * self._bytes // 10)
+        rate = statistics.median(samples["memory"]) / few
+        size = f"{few * self._bytes / _GIB:.2g} GiB, of which a tenth may be in memory"
+        large_size = f"{many * self._bytes / _GIB:.3g} GiB, of which a tenth may be in memory"
         return [
             ratio(
                 "throughput, spilled ÷ all in memory",
@@ -276,14 +263,48 @@ class _Measurement:
                 note=f"{size}; put, take, map, and read every byte",
             ),
             figure(
-                "most bytes in the object store ÷ bound, while spilling",
-                peaks,
+                "the same with 10 GiB",
+                [rate * many / large.seconds],
+                "×",
+                at_least(0.5),
+                note=f"{large_size}; against the smaller size all in memory",
+            ),
+            figure(
+                "most bytes in the object store ÷ bound, while spilling 10 GiB",
+                [large.peak],
                 "×",
                 at_most(1.1),
                 note=f"the groups on their way included, {AT_ONCE} at a time",
             ),
-            figure("private memory of the buffer's process after it", private, "MiB"),
+            figure("private memory of the buffer's process after it", [large.private], "MiB"),
         ]
+
+    def _spill_tenths(self, times: int) -> Callable[[], float]:
+        return lambda: self._through(times, times * self._bytes // 10).seconds
+
+    def _through(self, times: int, bound: int) -> _Passage:
+        """Put all groups so many times, take and read them; a `bound` of 0 is none."""
+        buffer = self._buffer(times * self._count, bound or 1 << 60)
+        before = _store_bytes()
+        with _Peak() as peak:
+            put = ray.get(self._producer.put_arrow.remote(buffer, times=times, made=True))
+        if bound:
+            kept = ray.get(buffer.handle.memory.remote())
+            assert kept.resident <= bound
+            assert kept.spilled == times * self._bytes - kept.resident
+        private = ray.get(buffer.handle.private.remote()) / 2**20
+        taken, _ = ray.get(self._consumer.take_arrow.remote(buffer, touch=True))
+        buffer.kill()
+        return _Passage(put + taken, (peak.value - before) / max(1, bound), private)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Passage:
+    """Seconds, the most bytes in the object store ÷ bound, and MiB of the buffer's process."""
+
+    seconds: float
+    peak: float
+    private: float
 
 
 def _shards() -> list[Figure]:

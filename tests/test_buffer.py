@@ -390,16 +390,16 @@ def test_restore_under_a_smaller_bound_is_refused():
 
 def corrupt(buffer, how):
     if how == "ledger":
-        buffer._ledger.waiting += 1
+        buffer._now.ledger.waiting += 1
     elif how == "late":
-        buffer._live[0].admitted_version = -9
-        buffer._admitted = Counter([-9, 0])
+        buffer._now.slots.live[0].admitted_version = -9
+        buffer._now.slots.admitted = Counter([-9, 0])
     elif how == "order":
-        buffer._live[0] = buffer._live.pop(0)
+        buffer._now.slots.live[0] = buffer._now.slots.live.pop(0)
     elif how == "count":
-        buffer._ledger.groups_admitted += 1
+        buffer._now.ledger.groups_admitted += 1
     else:
-        buffer._version += 1
+        buffer._now.version += 1
 
 
 @pytest.mark.parametrize(
@@ -417,8 +417,10 @@ def test_check_valid_names_what_is_wrong(how, message):
         buffer = ReplayBuffer(Rules(2, 1))
         await finish(buffer, *await admit_all(buffer))
         await buffer.take()
-        buffer._live[0] = buffer._live.pop(1)
-        buffer._live = dict(sorted({0: buffer._live[0], 2: buffer._live[2]}.items()))
+        buffer._now.slots.live[0] = buffer._now.slots.live.pop(1)
+        buffer._now.slots.live = dict(
+            sorted({0: buffer._now.slots.live[0], 2: buffer._now.slots.live[2]}.items())
+        )
         buffer.check_valid()
         corrupt(buffer, how)
         buffer.check_valid()
@@ -740,7 +742,7 @@ class Model(RuleBasedStateMachine):
             memory = self.buffer.memory()
             assert memory.resident <= self.bound
             groups = self.buffer.state()["groups"]
-            kept = self.buffer._used.values()
+            kept = self.buffer._uses._pool.values()
             held = {g["group_id"] for g in groups if g["spilled"]}
             assert held | {entry.group_id for entry in kept if entry.spilled} == set(
                 self.shelf.held
