@@ -4,16 +4,22 @@ import { el, svg } from "./dom.js";
 
 const short = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
-function box(part, fresh) {
-  const frame = part.kind !== "operator";
-  return svg("g", {},
-    svg("title", {}, part.note ? `${part.id}: ${part.note}` : part.id),
-    svg("rect", { class: frame ? "frame" : fresh.includes(part.id) ? "operator new" : "operator",
-      x: part.x, y: part.y, width: part.width, height: part.height, rx: 8 }),
-    svg("text", { x: part.x + 10, y: part.y + 19 }, short(part.label, frame ? 60 : 18)),
-    !frame && svg("text", { class: "small", x: part.x + 10, y: part.y + 36 },
+const place = ({ x, y, width, height }) => ({ x, y, width, height, rx: 8 });
+
+const told = (part) => svg("title", {}, part.note ? `${part.id}: ${part.note}` : part.id);
+
+const frame = (part) => svg("g", {}, told(part), svg("rect", { class: "frame", ...place(part) }));
+
+// Above the lines, so that these do not cross it.
+const heading = (part) =>
+  svg("text", { class: "heading", x: part.x + 10, y: part.y + 19 }, short(part.label, 60));
+
+const operator = (part, fresh) =>
+  svg("g", {}, told(part),
+    svg("rect", { class: fresh.includes(part.id) ? "operator new" : "operator", ...place(part) }),
+    svg("text", { x: part.x + 10, y: part.y + 19 }, short(part.label, 18)),
+    svg("text", { class: "small", x: part.x + 10, y: part.y + 36 },
       short(part.note ? `${part.id}: ${part.note}` : part.id, 20)));
-}
 
 function line({ x1, y1, x2, y2 }) {
   const bend = Math.max(12, Math.abs(y2 - y1) / 2);
@@ -24,13 +30,13 @@ function line({ x1, y1, x2, y2 }) {
 function picture(state) {
   const { width, height, boxes, lines } = state.drawing;
   if (!boxes.length) return el("p", {}, "The canvas is empty.");
+  const frames = boxes.filter((part) => part.kind !== "operator");
   return svg("svg", { role: "img", "aria-label": `Workflow: ${state.notation}`,
     viewBox: `-4 -4 ${width + 8} ${height + 8}`, width: width + 8, height: height + 8 },
     svg("defs", {}, svg("marker", { id: "arrow", viewBox: "0 0 8 8", refX: 8, refY: 4,
       markerWidth: 7, markerHeight: 7, orient: "auto" }, svg("path", { d: "M0,0 L8,4 L0,8" }))),
-    boxes.filter((part) => part.kind !== "operator").map((part) => box(part, state.new)),
-    lines.map(line),
-    boxes.filter((part) => part.kind === "operator").map((part) => box(part, state.new)));
+    frames.map(frame), lines.map(line), frames.map(heading),
+    boxes.filter((part) => part.kind === "operator").map((part) => operator(part, state.new)));
 }
 
 // `turned` is told which turn the slider was moved to.
