@@ -160,7 +160,7 @@ def test_a_run_in_progress_grows(opened, run):
         assert index.refresh() == 0
         journal.append(group_of(trajectory(8)))
         assert index.refresh() == 1
-    write_run(run, steps=[(9, [7])])
+    write_run(run, steps=[(9, [7]), (10, [7, 1])])  # replays are no first uses
     index.refresh()
     with index.cursor() as connection:
         assert queries.find(connection, "7", 0)["consumed"] == 8

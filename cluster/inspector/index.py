@@ -23,7 +23,7 @@ from cluster.inspector.sources import Chunk, Place, Progress, journal_files, new
 from wfr.schema import SchemaVersionError
 
 NAME = "inspector.duckdb"
-_VERSION = 1
+_VERSION = 2
 _MEMORY = "320MB"
 _TEXT_CHARS = 300
 
@@ -44,6 +44,7 @@ CREATE TABLE trajectories (
 );
 CREATE TABLE tasks (task_id VARCHAR PRIMARY KEY, question VARCHAR);
 CREATE TABLE steps (group_id VARCHAR, consumed BIGINT);
+CREATE TABLE used (group_id VARCHAR, consumed BIGINT);
 """
 
 _INSERT = """
@@ -56,6 +57,12 @@ INSERT INTO trajectories BY POSITION SELECT
     coalesce(list_sum([c.cost_usd for c in operator_calls]), 0), finished_at - started_at,
     finished_at, left(answer, chars), error <> ''
 FROM chunk, (SELECT $first::BIGINT AS first, $chars::INTEGER AS chars)
+"""
+
+# Replays use a group again; its lag is that of the first step which used it.
+_FIRST_USES = """
+INSERT INTO used SELECT group_id, min(consumed) FROM new_steps
+WHERE group_id NOT IN (SELECT group_id FROM used) GROUP BY group_id
 """
 
 
@@ -153,7 +160,9 @@ class Index:
         with _all_or_nothing(connection):
             if self._steps_at == 0:
                 connection.execute("DELETE FROM steps")
+                connection.execute("DELETE FROM used")
             connection.execute("INSERT INTO steps SELECT group_id, consumed FROM new_steps")
+            connection.execute(_FIRST_USES)
         connection.unregister("new_steps")
         self._steps_at += len(whole)
 

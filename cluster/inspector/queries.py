@@ -135,13 +135,14 @@ def page(
     count: int = 50,
 ) -> tuple[int, list[Row]]:
     """How many trajectories pass, and `count` of them from number `start` on in an order."""
-    steps = chosen.needs_steps or order == "stalest"
-    source = "trajectories" + (" LEFT JOIN used USING (group_id)" if steps else "")
     where, values = _where(chosen)
-    total = _rows(connection, f"{_USED} SELECT count(*) AS n FROM {source} {where}", values)[0]["n"]
+    used = " LEFT JOIN used USING (group_id)"
+    counted = "trajectories" + (used if chosen.needs_steps else "")
+    ordered = "trajectories" + (used if chosen.needs_steps or order == "stalest" else "")
+    total = _rows(connection, f"SELECT count(*) AS n FROM {counted} {where}", values)[0]["n"]
     rows = _rows(
         connection,
-        f"{_USED}, chosen AS (SELECT id FROM {source} {where} ORDER BY {ORDERS[order]} "
+        f"WITH chosen AS (SELECT id FROM {ordered} {where} ORDER BY {ORDERS[order]} "
         f"LIMIT {int(count)} OFFSET {int(start)}) {_SHOWN} JOIN chosen USING (id)"
         f" ORDER BY {ORDERS[order]}",
         values,
@@ -188,7 +189,7 @@ def siblings(
     """
     rows = _rows(
         connection,
-        f"{_USED} {_SHOWN} WHERE place = (SELECT max(place) FROM groups WHERE group_id = $group) "
+        f"{_SHOWN} WHERE place = (SELECT max(place) FROM groups WHERE group_id = $group) "
         "ORDER BY sibling",
         {"group": group_id},
     )
@@ -200,7 +201,7 @@ def of_task(connection: duckdb.DuckDBPyConnection, task_id: str, most: int = 500
     """The trajectories of a task, by the versions that sampled them."""
     return _rows(
         connection,
-        f"{_USED} {_SHOWN} WHERE task_id = $task ORDER BY oldest, id LIMIT {int(most)}",
+        f"{_SHOWN} WHERE task_id = $task ORDER BY oldest, id LIMIT {int(most)}",
         {"task": task_id},
     )
 
@@ -209,7 +210,7 @@ def find(connection: duckdb.DuckDBPyConnection, group_id: str, sibling: int) -> 
     """One trajectory; of equal names the last that was written."""
     rows = _rows(
         connection,
-        f"{_USED} {_SHOWN} WHERE group_id = $group AND sibling = $sibling ORDER BY id DESC LIMIT 1",
+        f"{_SHOWN} WHERE group_id = $group AND sibling = $sibling ORDER BY id DESC LIMIT 1",
         {"group": group_id, "sibling": sibling},
     )
     return rows[0] if rows else None
@@ -225,8 +226,6 @@ def place_of(connection: duckdb.DuckDBPyConnection, run: Path, row: Row) -> Plac
     return Place(str(run / found["path"]), found["start"], found["size"], found["checksum"])
 
 
-# A replayed group is used by several steps; its lag is that of the first.
-_USED = "WITH used AS (SELECT group_id, min(consumed) AS consumed FROM steps GROUP BY group_id)"
 _SHOWN = (
     "SELECT trajectories.*, consumed, consumed - oldest AS lag, question FROM trajectories "
     "LEFT JOIN used USING (group_id) LEFT JOIN tasks USING (task_id)"
