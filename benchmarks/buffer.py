@@ -185,10 +185,10 @@ class _Measurement:
     # ---- many producers
 
     def _many_producers(self) -> list[Figure]:
-        each = 4 if self._quick else 8
+        each = 4 if self._quick else 6
         every = 0.2 if self._quick else 3.0
         values: dict[str, list[float]] = {"paced": [], "saturated": []}
-        for turn in range(1 + (1 if self._quick else 3)):
+        for turn in range(1 + (1 if self._quick else 2)):
             for name, pause in (("paced", every), ("saturated", 0.0)):
                 seconds = self._latencies(each if pause else max(2, each // 2), pause)
                 if turn:
@@ -248,7 +248,7 @@ class _Measurement:
         many = 8 if self._quick else 10 * _GIB // self._bytes + 1
         samples = interleave(
             {"memory": lambda: self._through(few, 0).seconds, "disk": self._spill_tenths(few)},
-            repeats=1 if self._quick else 3,
+            repeats=1 if self._quick else 2,
         )
         large = self._through(many, many * self._bytes // 10)
         rate = statistics.median(samples["memory"]) / few

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from wfr.schema import check_version, single_group
+from wfr.schema import check_version
 from wfr.trajectory import StopReason
 
 
@@ -104,25 +104,34 @@ def views(batches: Sequence[pa.RecordBatch]) -> list[GroupView]:
         return []
     for batch in batches:
         check_version(batch.schema)
-    groups = [single_group(batch) for batch in batches]
-    rows = _rows(pa.concat_batches([batch.select(_SMALL) for batch in batches]), batches, groups)
-    return [
-        GroupView(group_id, task_id, list(itertools.islice(rows, batch.num_rows)))
-        for (group_id, task_id), batch in zip(groups, batches, strict=True)
-    ]
+    small = pa.concat_batches([batch.select(_SMALL) for batch in batches])
+    rows = _rows(small, batches)
+    tasks = iter(small.column("task_id").to_pylist())
+    return [_group(rows, tasks, batch.num_rows) for batch in batches]
 
 
-_SMALL = ["sibling", "source", "stop_reason", "reward", "reward_parts", "turns", "version_spans"]
+def _group(rows: Iterator[Episode], tasks: Iterator[str], count: int) -> GroupView:
+    """The group of the next `count` rows."""
+    episodes = list(itertools.islice(rows, count))
+    found = {(row.group_id, next(tasks)) for row in episodes}
+    if len(found) != 1:
+        raise ValueError(f"a record batch holds {len(found)} groups, expected exactly one")
+    ((group_id, task_id),) = found
+    return GroupView(group_id, task_id, episodes)
 
 
-def _rows(
-    small: pa.RecordBatch, batches: Sequence[pa.RecordBatch], groups: Sequence[tuple[str, str]]
-) -> Iterator[Episode]:
+_PLAIN = ["group_id", "sibling", "source", "stop_reason", "reward"]
+_SMALL = [*_PLAIN, "task_id", "reward_parts", "turns", "version_spans"]
+
+
+def _rows(small: pa.RecordBatch, batches: Sequence[pa.RecordBatch]) -> Iterator[Episode]:
     """The trajectories of all groups; `small` has their small columns in a line."""
-    names = [name for (name, _), b in zip(groups, batches, strict=True) for _ in range(len(b))]
-    flat = [[_List(batch, name) for batch in batches] for name in _TOKENS]
-    lengths = np.concatenate([np.diff(tokens.offsets) for tokens in flat[0]])
-    token_rows = [[row for column in columns for row in column.rows()] for columns in flat]
+    plain = [small.column(name).to_pylist() for name in _PLAIN]
+    names = plain[0]
+    token_rows = [
+        [row for batch in batches for row in _split(batch.column(name))] for name in _TOKENS
+    ]
+    lengths = np.fromiter(map(len, token_rows[0]), np.int64, len(names))
     turns, spans = _List(small, "turns"), _List(small, "version_spans")
     start, end, context = turns.field("start"), turns.field("end"), turns.field("context")
     oldest, newest = _versions(lengths, turns, spans, names)
@@ -131,8 +140,7 @@ def _rows(
     first_turn = (turns.offsets - turns.first).tolist()
     first_span = (spans.offsets - spans.first).tolist()
     policy_tokens = np.diff(written[first_turn]).tolist()
-    plain = (small.column(name).to_pylist() for name in _SMALL[:4])
-    rows = zip(names, *plain, _parts(small), *token_rows, policy_tokens, strict=True)
+    rows = zip(*plain, _parts(small), *token_rows, policy_tokens, strict=True)
     for row, (name, sibling, source, reason, reward, parts, *tokens, count) in enumerate(rows):
         mine = slice(first_turn[row], first_turn[row + 1])
         its = slice(first_span[row], first_span[row + 1])
@@ -140,7 +148,7 @@ def _rows(
             group_id=name,
             sibling=sibling,
             source=source,
-            stop_reason=StopReason(reason),
+            stop_reason=_REASONS[reason],
             reward=reward,
             reward_parts=parts,
             **dict(zip(_TOKENS, tokens, strict=True)),
@@ -154,27 +162,24 @@ def _rows(
 
 
 _TOKENS = ("tokens", "turn_id", "behaviour_logprob")
+_REASONS = {reason.value: reason for reason in StopReason}
+
+
+def _split(column: pa.ListArray) -> list[np.ndarray]:
+    """The values of each row: views."""
+    flat = column.values.to_numpy(zero_copy_only=True)
+    offsets = column.offsets.to_numpy(zero_copy_only=True).tolist()
+    return [flat[start:end] for start, end in itertools.pairwise(offsets)]
 
 
 class _List:
-    """A list column as flat values and offsets."""
+    """A list column of records."""
 
     def __init__(self, batch: pa.RecordBatch, name: str) -> None:
         column = batch.column(name)
         self.offsets = column.offsets.to_numpy(zero_copy_only=True)
         self.first, self.last = int(self.offsets[0]), int(self.offsets[-1])
         self._values = column.values
-        self._flat = (
-            None
-            if pa.types.is_struct(self._values.type)
-            else self._values.to_numpy(zero_copy_only=True)
-        )
-
-    def rows(self) -> list[np.ndarray]:
-        """The values of each row: views."""
-        assert self._flat is not None
-        flat = self._flat
-        return [flat[start:end] for start, end in itertools.pairwise(self.offsets.tolist())]
 
     def field(self, name: str) -> np.ndarray:
         """One field of the records of all rows: a view."""
