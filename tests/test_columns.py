@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tracemalloc
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_trajectory import trajectories
 
-from wfr.columns import view
+from wfr.columns import Episode, view, views
 from wfr.schema import SchemaVersionError, to_batch
 from wfr.spill import SpillDirectory
 from wfr.trajectory import Group, StopReason, Trajectory, Turn, TurnKind, VersionSpan
@@ -35,6 +36,33 @@ def test_view_says_what_the_records_say(group):
             assert getattr(episode, name) == getattr(record, name)
         assert episode.reward == record.reward or np.isnan(record.reward)
     assert len(seen.scored) == len(group.scored)
+
+
+@given(st.lists(groups, max_size=4))
+@settings(max_examples=50, deadline=None)
+def test_groups_mapped_together_are_as_each_alone(many):
+    batches = [to_batch(named(group, f"g{n}")) for n, group in enumerate(many)]
+    together = views(batches)
+    assert [group.group_id for group in together] == [f"g{n}" for n in range(len(many))]
+    for seen, batch in zip(together, batches, strict=True):
+        alone = view(batch)
+        for episode, other in zip(seen.trajectories, alone.trajectories, strict=True):
+            for field in dataclasses.fields(Episode):
+                a, b = getattr(episode, field.name), getattr(other, field.name)
+                assert np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b or a != a
+
+
+def test_of_groups_mapped_together_the_one_at_fault_is_named():
+    groups = [named(long_group(10), name) for name in ("first", "second", "third")]
+    for row in groups[1].trajectories:
+        row.version_spans = []
+    with pytest.raises(ValueError, match="group second: a turn without a weight version"):
+        views([to_batch(group) for group in groups])
+
+
+def named(group, name):
+    rows = [dataclasses.replace(row, group_id=name) for row in group.trajectories]
+    return dataclasses.replace(group, group_id=name, trajectories=rows)
 
 
 @given(groups, groups)
