@@ -32,7 +32,7 @@ from wfr.planner.recorded_run import Recorded, RecordedRun
 from wfr.planner.scenario import Scenario
 from wfr.planner.scenario_file import load_scenario
 from wfr.planner.simulation import Simulation
-from wfr.report.run_files import RunFiles
+from wfr.planner.tuning import tuned
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "cluster/configs/quickstart.yaml"
@@ -129,17 +129,18 @@ def train(directory: Path, name: str, *overrides: str) -> Path:
 def compare(directory: Path, predicted: Mapping[str, Arm], again: Path | None = None) -> Result:
     """Predict the runs that lie in `directory`, from the two that calibrate."""
     runs = {name: RecordedRun.read(_place(directory, name)) for name in CALIBRATION}
-    calibrated = calibrate(list(runs.values()))
+    calibrated = tuned(calibrate(list(runs.values())), list(runs.values()))
     figures, errors, table = [], [], {}
     for name, arm in {**CALIBRATION, **predicted}.items():
-        steps, seconds = _pace(_place(directory, name))
+        run = RecordedRun.read(_place(directory, name))
+        steps = len(run.steps) - 1
         scenario = arm.scenario(calibrated)
         workload = Recorded(list(runs.values()), scenario.operators)
         found = [
             Simulation(scenario, workload, seed).run(steps=steps, warmup_steps=1).steps_per_hour
             for seed in range(1, _SEEDS + 1)
         ]
-        measured = 3600 * steps / seconds
+        measured = run.pace
         note = "calibration" if name in CALIBRATION else ""
         ratios = [rate / measured for rate in found]
         figures.append(figure(f"{name}: predicted ÷ measured", ratios, "×", note=note))
@@ -156,8 +157,7 @@ def compare(directory: Path, predicted: Mapping[str, Arm], again: Path | None = 
     ]
     if again is not None:
         first = table["lag 4"]["measured"]
-        steps, seconds = _pace(again)
-        noise = abs(3600 * steps / seconds / first - 1)
+        noise = abs(RecordedRun.read(again).pace / first - 1)
         top.append(figure("difference of two runs of `lag 4`, relative", [noise]))
     setup = {
         "configuration": "cluster/configs/quickstart.yaml",
@@ -181,12 +181,6 @@ def _large(hours: float) -> list[Figure]:
 
 def _place(directory: Path, name: str) -> Path:
     return directory / name.replace(", ", "_").replace(" ", "-")
-
-
-def _pace(directory: Path) -> tuple[int, float]:
-    """Steps of a run after its first, and the seconds from that one's publication to the last."""
-    times = [record["time"] for record in RunFiles.read(directory).steps]
-    return len(times) - 1, times[-1] - times[0]
 
 
 _SEEDS = 5

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from wfr.config import Config, ConfigError
 from wfr.journal import Journal
-from wfr.planner.calibration import Timeline, calibrate, service_seconds
+from wfr.planner.batching_curve import Timeline
+from wfr.planner.calibration import calibrate, service_seconds
 from wfr.planner.recorded_run import Recorded, RecordedRun, Step, Stretch
 from wfr.planner.simulation import Simulation
+from wfr.planner.tuning import tuned
 from wfr.schema import to_batch
 from wfr.trajectory import (
     Group,
@@ -133,6 +135,35 @@ def test_the_learners_line_is_recovered():
     assert found.learner.tokens_per_s == pytest.approx(2000)
 
 
+def paced(lag, every):
+    """Groups of four episodes, and steps at a steady pace."""
+    groups = [crowd(every * index, 4) for index in range(16)]
+    steps = [Step(every * n, every * n + 1.0, 400, 2, 0.1) for n in range(1, 9)]
+    return recorded(
+        groups,
+        steps,
+        buffer__max_lag=lag,
+        rollout__group_size=4,
+        train__groups_per_batch=2,
+    )
+
+
+def test_tuning_meets_the_pace_of_both_runs_whatever_their_order():
+    runs = [paced(2, 1.2), paced(0, 1.9)]
+    plan = tuned(calibrate(runs), runs, seeds=1)
+    for run in runs:
+        training = plan.training.model_copy(update={"max_lag": run.setting("buffer.max_lag")})
+        same = plan.model_copy(update={"training": training})
+        found = Simulation(same, Recorded(runs)).run(steps=7, warmup_steps=1)
+        assert found.steps_per_hour == pytest.approx(run.pace, rel=0.05)
+
+
+def test_a_single_step_tunes_nothing():
+    run = dataclasses.replace(paced(0, 4.0), steps=[Step(90.0, 91.0, 400, 2, 0.1)])
+    plan = calibrate([run])
+    assert tuned(plan, [run]) == plan
+
+
 def test_a_turn_without_a_call_is_one_stretch_with_the_next():
     played = trajectory(0.0, [(1.0, 10), (2.0, 20), (4.0, 40)])
     run = recorded([[played]], [])
@@ -142,13 +173,16 @@ def test_a_turn_without_a_call_is_one_stretch_with_the_next():
     assert run.stretches() == [Stretch(0.0, 3.5, 30), Stretch(4.0, 8.0, 40)]
 
 
-def test_the_timeline_keeps_every_token():
+def test_the_timeline_counts_who_shares_the_engine():
     groups = [crowd(0.0, 5), crowd(0.3, 9), crowd(7.0, 2)]
     run = recorded(groups, [Step(0.2, 1.0, 1, 1, 0.1), Step(20.0, 21.0, 1, 1, 0.1)])
     pieces = Timeline.of(run)
-    assert (pieces.rate * pieces.seconds).sum() == pytest.approx(16 * 50)
+    spent = sum(s.end - s.begin for s in run.stretches())
+    assert (pieces.requests * pieces.seconds).sum() == pytest.approx(spent)
     assert pieces.seconds[pieces.trains].sum() == pytest.approx(0.8 + 1.0)
+    assert pieces.seconds[pieces.paused].sum() == pytest.approx(0.1)
     assert pieces.requests.max() == 14
+    assert pieces.tokens.sum() == 16 * 50
 
 
 @given(

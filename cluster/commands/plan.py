@@ -20,6 +20,7 @@ from wfr.planner.outcome import Outcome
 from wfr.planner.recorded_run import Recorded, RecordedRun
 from wfr.planner.scenario import Scenario
 from wfr.planner.scenario_file import load_scenario, parse_scenario
+from wfr.planner.tuning import tuned
 from wfr.planner.workload import Workload
 
 
@@ -82,7 +83,7 @@ def _inputs(
         raise ConfigError("nothing to simulate: give --simulate SCENARIO, --journal RUN, or both")
     runs = [RecordedRun.read(path) for path in journals]
     if simulate is None:
-        values = calibrate(runs).model_dump()
+        values = tuned(calibrate(runs), runs).model_dump()
         settings = parse_scenario(values, f"scenario of {journals[0]}", overrides)
     else:
         settings = load_scenario(simulate, overrides)

@@ -87,6 +87,12 @@ class RecordedRun:
         steps = [_step(record, lengths) for record in files.steps]
         return cls(path, files.config, groups, steps)
 
+    @property
+    def pace(self) -> float:
+        """Steps per hour after the first, which pays for what happens once."""
+        first, last = (step.end + step.publish_s for step in (self.steps[0], self.steps[-1]))
+        return 3600 * (len(self.steps) - 1) / (last - first)
+
     def stretches(self) -> list[Stretch]:
         """When which episode was sampled, of all groups."""
         return [
