@@ -14,7 +14,7 @@ from wfr.planner.scenario import Scenario
 from wfr.planner.simulation import Simulation, workload_of
 from wfr.planner.workload import Workload
 
-MOST_TURNS = 2_000_000
+MOST_TURNS = 1_000_000
 """Turns that one simulation has at most; a system with more is cut into slices."""
 
 
