@@ -205,12 +205,21 @@ def test_equal_seeds_give_equal_outcomes():
     seed=st.integers(0, 99),
 )
 def test_faster_parts_do_not_make_it_slower(lag, batch, group, engines, speed, factor, seed):
-    """Without variance between episodes more speed cannot hurt: no order of events changes."""
+    """Where requests do not slow each other down, all times are sums and maxima of given ones.
 
-    def seconds(sampler, learner):
+    Where they share an engine, an event that comes earlier may meet a fuller one, as in every
+    scheduling problem, and little may be lost by it.
+    """
+
+    def seconds(sampler, learner, most):
         plan = varied(
             gpu={"count": 4},
-            sampler={"count": engines, "curve": {1: sampler, 64: 8 * sampler}},
+            sampler={
+                "count": engines,
+                "curve": {1: sampler, 128: most * sampler},
+                "max_num_seqs": 128,
+            },
+            publish={"seconds": 0.3, "pause_s": 0},
             learner={"tokens_per_s": learner},
             episodes={"turns": 3, "turn_tokens": 20, "own_s": 0},
             operators={"Search": {"share": 1, "latency_s": 0.3}},
@@ -218,9 +227,10 @@ def test_faster_parts_do_not_make_it_slower(lag, batch, group, engines, speed, f
         )
         return Simulation(plan, seed=seed).run(steps=12, warmup_steps=0).seconds
 
-    base = seconds(speed, speed * 5)
-    assert seconds(speed * factor, speed * 5) <= base * (1 + 1e-9)
-    assert seconds(speed, speed * 5 * factor) <= base * (1 + 1e-9)
+    for most, slack in ((128, 1e-9), (12, 0.1)):
+        base = seconds(speed, speed * 5, most)
+        assert seconds(speed * factor, speed * 5, most) <= base * (1 + slack)
+        assert seconds(speed, speed * 5 * factor, most) <= base * (1 + slack)
 
 
 def test_more_lag_helps_until_a_role_is_always_busy():
