@@ -10,8 +10,10 @@ from typing import Any
 class ChatServer:
     """vLLM's own application around one engine; whoever hosts it does the listening."""
 
-    def __init__(self, model: str, engine: Mapping[str, Any], *, device: str) -> None:
-        """Start the engine with the arguments `engine`, by vLLM's names."""
+    def __init__(
+        self, model: str, engine: Mapping[str, Any], *, device: str, name: str | None = None
+    ) -> None:
+        """Start the engine with the arguments `engine`, by vLLM's names; clients say `name`."""
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         if device == "cpu":
             os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
@@ -21,9 +23,10 @@ class ChatServer:
         cpu = {"enforce_eager": True} if device == "cpu" else {}
         args = AsyncEngineArgs(model=model, disable_log_stats=True, **{**cpu, **engine})
         self._model = model
+        self._name = name or model
         self._engine = AsyncLLM.from_engine_args(args)
 
-    async def application(self) -> Any:
+    async def asgi(self) -> Any:
         """The application; it answers `/v1/chat/completions`, `/v1/models` and `/health`."""
         from vllm.entrypoints.launchers.api_server.app_state import init_app_state
         from vllm.entrypoints.launchers.app import build_app
@@ -31,7 +34,9 @@ class ChatServer:
         from vllm.utils.argparse_utils import FlexibleArgumentParser
 
         parser: Any = FlexibleArgumentParser()  # type: ignore[no-untyped-call]
-        args = make_arg_parser(parser).parse_args(["--model", self._model])
+        args = make_arg_parser(parser).parse_args(
+            ["--model", self._model, "--served-model-name", self._name]
+        )
         tasks = await self._engine.get_supported_tasks()
         application = build_app(args, tasks, self._engine.model_config)
         await init_app_state(self._engine, application.state, args, tasks)

@@ -13,6 +13,7 @@ from cluster.commands.inspect import inspect
 from cluster.commands.jobs import jobs
 from cluster.commands.plan import plan
 from cluster.commands.report import report
+from cluster.commands.serve import serving
 from cluster.commands.submit import submit
 from cluster.commands.train import train
 from cluster.commands.warmstart import warmstart
@@ -28,6 +29,7 @@ for command in (train, submit, audit, report, inspect, plan, doctor, warmstart, 
 app.add_typer(jobs, name="jobs")
 app.add_typer(data, name="data")
 app.add_typer(evaluation, name="eval")
+app.add_typer(serving, name="serve")
 
 
 def main() -> None:

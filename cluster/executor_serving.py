@@ -35,7 +35,7 @@ class HostedChatServer:
 
     async def __serve_build_asgi_app__(self) -> Any:
         """The application that this replica answers with."""
-        return await self._server.application()
+        return await self._server.asgi()
 
     async def check_health(self) -> None:
         """Ray Serve replaces a replica whose engine has died."""

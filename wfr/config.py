@@ -22,6 +22,7 @@ from wfr.learner_config import LearnerConfig
 from wfr.objective_config import ObjectiveConfig
 from wfr.search_config import SearchConfig
 from wfr.section import Section
+from wfr.serving_config import ServingConfig
 from wfr.tasks_config import TasksConfig
 from wfr.yaml_lines import key_lines, line_of
 
@@ -283,6 +284,7 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     best: BestConfig = BestConfig()
     metrics: MetricsConfig = MetricsConfig()
+    serving: ServingConfig = ServingConfig()
 
     @property
     def slots(self) -> int:

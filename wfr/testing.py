@@ -204,6 +204,44 @@ class FakeSampler:
         return (-1 / (2 + np.asarray(tokens) % 97)).astype(np.float32)
 
 
+class FakeDirector(FakeSampler):
+    """A version of a director without a model, for the service; it tells one character at a time.
+
+    `application` answers each request to OpenAI's API with its path and body.
+    """
+
+    def __init__(self, *script: Reply, version: int = 0) -> None:
+        """Replay `script` as `version`."""
+        super().__init__(*script, version=version)
+        self.ended = False
+
+    async def sample(
+        self, request: SamplingRequest, on_text: Callable[[str], None] = lambda text: None
+    ) -> Sample:
+        """Continue the request and tell its text."""
+        sample = await super().sample(request)
+        for token in sample.tokens.tolist():
+            on_text(chr(token))
+        return sample
+
+    async def application(self, scope: Any, receive: Any, send: Any) -> None:
+        """Echo."""
+        body = (await receive())["body"].decode()
+        text = json.dumps({"path": scope["path"], "body": json.loads(body)}).encode()
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": text})
+
+    async def check_health(self) -> None:
+        """Raise where it was told to die."""
+        if self.dead:
+            raise PeerLostError("the fake director has died")
+
+    def shutdown(self) -> None:
+        """Note it."""
+        self.ended = True
+
+
 class FakeRenderer:
     """A tokenizer of one id per character: EOS ends a message, OPEN begins an assistant's turn.
 

@@ -21,6 +21,7 @@ from wfr.rewards.canvas import PlayedCanvas, score
 from wfr.tasks.source import Task
 from wfr.trajectory import Message, OperatorCall, StopReason, TurnKind
 from wfr.workflow.edits import Applied, Refused
+from wfr.workflow.graph import Workflow
 from wfr.workflow.interpreter import Interpreter
 from wfr.workflow.memory import Memory
 from wfr.workflow.protocol import Finished, PromptWanted, State, Taken, take
@@ -148,6 +149,11 @@ class Canvas:
     def answer(self) -> str:
         """The output of the workflow, or the empty string."""
         return _graded(self._task, self._result) if self._task else ""
+
+    @property
+    def workflow(self) -> Workflow:
+        """The workflow as it stands."""
+        return self._state.workflow
 
     def view(self) -> CanvasView:
         """What a hand-written policy decides by."""

@@ -30,29 +30,42 @@ from wfr.trajectory import StopReason, WorldFailureError
 
 
 def make_factory(
-    config: Config, source: TaskSource, hub: HubLike | None = None, worker: str = "worker"
+    config: Config,
+    source: TaskSource,
+    hub: HubLike | None = None,
+    worker: str = "worker",
+    grader: AnswerGrader | None = None,
 ) -> EnvironmentFactory:
     """Build the shared parts; `hub` is what all workers share of the executors, none: alone.
+
+    `grader` takes the place of the configured one.
 
     Raises:
         ValueError: the configuration names what is not there.
         BackendConfigError: an executor's key or file is not there.
     """
     executors = Executors(config.executor, hub or Hub(config.executor), worker)
-    return EnvironmentFactory(config, source, executors)
+    return EnvironmentFactory(config, source, executors, grader)
 
 
 class EnvironmentFactory:
     """Makes environments that share one search index, one sandbox and one backend."""
 
-    def __init__(self, config: Config, source: TaskSource, executors: Executors) -> None:
+    def __init__(
+        self,
+        config: Config,
+        source: TaskSource,
+        executors: Executors,
+        grader: AnswerGrader | None = None,
+    ) -> None:
         """Build the index now; the sandbox starts at its first use."""
         self._sandbox = LazySandbox(config.sandbox)
         self._maths = MathsProcess()
         self._executors = executors
-        grader: AnswerGrader = Grader(self._sandbox, self._maths)
-        if config.grading.judge:
-            grader = JudgedGrader(grader, executors)
+        if grader is None:
+            grader = Grader(self._sandbox, self._maths)
+            if config.grading.judge:
+                grader = JudgedGrader(grader, executors)
         self._make = _maker(config.environment, source, self._sandbox, executors, grader)
 
     def __call__(self) -> Environment:
