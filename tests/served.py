@@ -122,12 +122,12 @@ def sse(text):
 
 
 @contextlib.contextmanager
-def listening(**kwargs):
+def listening(*script, **kwargs):
     """The same service on a port of its own, in a thread; yields its URL and the `Served`."""
     ready, stop, found = threading.Event(), threading.Event(), {}
 
     async def main():
-        async with served(**kwargs) as one:
+        async with served(*script, **kwargs) as one:
             config = uvicorn.Config(one.application, port=0, log_level="error", lifespan="off")
             server = uvicorn.Server(config)
             running = asyncio.create_task(server.serve())

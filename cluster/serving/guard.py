@@ -57,13 +57,15 @@ class Guard:
             return
         began, status = time.perf_counter(), 0
         state = scope.setdefault("state", {})
-        state |= {"key": "", "log": {}, "id": uuid.uuid4().hex[:16]}
+        given = dict(scope["headers"]).get(b"x-request-id")  # Ray's proxy gives one, and sends it
+        name = given.decode("latin-1") if given else uuid.uuid4().hex
+        state |= {"key": "", "log": {}, "id": name}
+        own = _HEADERS if given else (*_HEADERS, (b"x-request-id", name.encode()))
 
         async def sending(message: MutableMapping[str, Any]) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = [*_HEADERS, (b"x-request-id", state["id"].encode())]
                 message["headers"] = [*message.get("headers", ()), *own]
             await send(message)
 

@@ -117,6 +117,8 @@ def _families(texts: Mapping[str, str]) -> Iterator[Metric]:
                 family.name, Metric(family.name, family.documentation, family.type)
             )
             for sample in family.samples:
+                if sample.name.endswith("_created"):
+                    continue
                 labels = {**sample.labels, "replica": replica}
                 whole.add_sample(sample.name, labels, sample.value)
     yield from families.values()
