@@ -520,7 +520,7 @@ def test_rated_workflows_become_a_journal(tmp_path):
 
     names = asyncio.run(main())
     flywheel.close()
-    (batch,) = read_batches(tmp_path / "replica-1")
+    (batch,) = read_batches(tmp_path)
     group = from_batch(batch)
     (row,) = group.trajectories
     assert (group.group_id, group.admitted_version, row.reward) == (names[0], 7, 0.75)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import threading
@@ -36,9 +37,10 @@ def serve_until_told(
     work = Path(f"{config.run_dir}-serving").resolve()
     (work / "logs").mkdir(parents=True, exist_ok=True)
     told = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     start_ray()
+    for number in (signal.SIGTERM, signal.SIGINT):  # after Ray, which sets its own
+        signal.signal(number, lambda *_: told.set())
     try:
         options = {"host": serving.host, "port": port}
         if serving.tls_cert is not None:
