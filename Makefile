@@ -29,7 +29,7 @@ endef
 export NO_PYTHON NO_TORCH
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test env unit soak lint bench clean
+.PHONY: help quickstart test env unit soak lint docs bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -46,10 +46,15 @@ unit: env  ## the tests that need no engine (under 90 seconds)
 soak: env  ## the long chaos, soak and study checks (under 40 minutes)
 	$(BIN)/python -m pytest -m soak
 
-lint: env  ## ruff and mypy
+lint: env  ## ruff, mypy, and whether the documentation builds
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(PACKAGES) docs requirements
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs: env  ## the documentation as a site, in build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo build/site/index.html
 
 bench: env  ## the benchmarks that fit a CPU; NAME="buffer weights" for some
 	$(BIN)/python -m benchmarks $(NAME)
