@@ -25,6 +25,7 @@ from wfr.advantage import is_flat
 from wfr.backends.spending import charged_to
 from wfr.config import Config
 from wfr.environments.base import Environment
+from wfr.episode_counts import Counts, EpisodeCounts, Latencies
 from wfr.groups import Admission, GroupMeta
 from wfr.history import RETRY_S
 from wfr.phases import PhaseSum
@@ -109,6 +110,7 @@ class RolloutWorker:
         self._tokens_sampled = 0
         self._tokens_reported = 0
         self._spent = PhaseSum()
+        self._counts = EpisodeCounts()
 
     def disk_full(self) -> bool:
         """Whether the journal waits for room; the worker asks for no slot meanwhile."""
@@ -126,6 +128,10 @@ class RolloutWorker:
         """
         spent = self._spent.drain()
         return {phase: spent.get(phase, 0.0) for phase in ("slot", "sampler", "operator", "own")}
+
+    def episode_counts(self) -> tuple[Counts, Latencies]:
+        """How episodes of training ended since the last call, and what their operators took."""
+        return self._counts.drain()
 
     def update_samplers(self, samplers: Mapping[str, SamplerLike]) -> None:
         """Tell the worker which samplers are alive."""
@@ -161,7 +167,7 @@ class RolloutWorker:
         places = asyncio.Semaphore(spare or max(1, len(tasks)))
 
         async def play(task: Task) -> Trajectory:
-            episode = EpisodeId(self._config.run.name, f"eval-{task.id}", 0)
+            episode = EpisodeId(self._config.run.name, f"{_EVALUATION}{task.id}", 0)
             async with places:
                 return await self._episode(task, episode, limits, Counter(), last=bool(spare))
 
@@ -171,7 +177,7 @@ class RolloutWorker:
     async def play_held_out(self, index: int, temperature: float, sample: int) -> EpisodeResult:
         """Play one held-out task; the seed fixes what sample number `sample` draws."""
         task = self._held_out[index]
-        episode = EpisodeId(self._config.run.name, f"eval-{task.id}", sample)
+        episode = EpisodeId(self._config.run.name, f"{_EVALUATION}{task.id}", sample)
         played = await self._episode(task, episode, self._limits(temperature), Counter())
         return _result(task, played)
 
@@ -249,11 +255,16 @@ class RolloutWorker:
             finally:
                 self._router.release(str(key))
             attempt += 1
+            training = not episode.group_id.startswith(_EVALUATION)
+            if training:
+                self._counts.note(trajectory)
             retry = trajectory.stop_reason.is_transient
             if not retry or attempt > self._retries:
                 self._failures.note(trajectory)
                 return trajectory
             wasted[trajectory.stop_reason.value] += trajectory.policy_tokens
+            if training:
+                self._counts.retried(trajectory.stop_reason)
 
     async def _play(
         self,
@@ -264,7 +275,7 @@ class RolloutWorker:
         *,
         last: bool = False,
     ) -> Trajectory:
-        training = not episode.group_id.startswith("eval-")
+        training = not episode.group_id.startswith(_EVALUATION)
         priority = int(episode.group_id) if training else _AFTER_ALL if last else 0
         requests = itertools.count()  # two contexts of an episode may hold the same tokens
 
@@ -295,6 +306,7 @@ class RolloutWorker:
         )
 
 
+_EVALUATION = "eval-"
 _AFTER_ALL = 2**62
 """Priority of requests that are served when no group's are waiting."""
 _SAMPLER_WAIT_S = 300.0  # a new engine needs up to a minute on a small machine

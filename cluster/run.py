@@ -44,6 +44,7 @@ from wfr.best import Best, UnknownScoreError
 from wfr.buffer import BufferClosedError
 from wfr.compaction import compact
 from wfr.config import Config
+from wfr.episode_counts import EpisodeTotals
 from wfr.groups import Batch
 from wfr.journal import Record
 from wfr.metrics import RunMetrics
@@ -120,6 +121,8 @@ class Run:
         self._paused = ""
         self._loop = PhaseClock("other")
         self._worker_seconds: Counter[str] = Counter()
+        self._episodes = EpisodeTotals()
+        self._late: dict[str, list[asyncio.Future[Any]]] = {}
 
     def stop(self) -> None:
         """Finish the step under way, write a checkpoint, and end."""
@@ -701,8 +704,9 @@ class Run:
     async def _report(self, step: _Step, lags: list[int], publish_s: float) -> None:
         self._losses_in_a_row = self._learner_losses_in_a_row = 0
         buffer = self._topology.buffer
-        ledger, slots, memory, spent = await asyncio.gather(
-            buffer.ledger(), buffer.gauges(), buffer.memory(), self._worker_time()
+        ledger, slots, memory, spent, episodes = await asyncio.gather(
+            *(buffer.ledger(), buffer.gauges(), buffer.memory()),
+            *(self._worker_time(), self._episode_counts()),
         )
         values = {
             "step": step.number,
@@ -715,6 +719,7 @@ class Run:
             "wait/learner_seconds": self._tally.learner_wait_seconds,
             "seconds/training_loop": self._loop.seconds(),
             "seconds/workers": spent,
+            **episodes,
             "tokens/generated": ledger.generated,
             "tokens/consumed": ledger.consumed,
             "tokens/discarded": dict(ledger.discarded),
@@ -734,14 +739,24 @@ class Run:
 
     async def _worker_time(self) -> dict[str, float]:
         """Seconds that all workers together have spent, by phase; one that is lost counts later."""
-        asked = [asyncio.ensure_future(w.time_spent()) for w in self._topology.workers]
-        await asyncio.wait(asked, timeout=_TIME_ANSWER_S)
-        for answer in asked:
-            if answer.done() and answer.exception() is None:
-                self._worker_seconds.update(answer.result())
-            else:
-                answer.cancel()
+        for seconds in await self._of_workers("time_spent"):
+            self._worker_seconds.update(seconds)
         return dict(self._worker_seconds)
+
+    async def _episode_counts(self) -> dict[str, Any]:
+        """How all episodes of training ended so far, and what operators took lately."""
+        for counts, latencies in await self._of_workers("episode_counts"):
+            self._episodes.add(counts, latencies)
+        return dict(self._episodes.record())
+
+    async def _of_workers(self, method: str) -> list[Any]:
+        """What the workers answer in time; a late answer counts at the next call."""
+        asked = [asyncio.ensure_future(getattr(w, method)()) for w in self._topology.workers]
+        asked += self._late.pop(method, [])
+        await asyncio.wait(asked, timeout=_TIME_ANSWER_S)
+        self._late[method] = [answer for answer in asked if not answer.done()]
+        ended = [answer for answer in asked if answer.done()]
+        return [answer.result() for answer in ended if answer.exception() is None]
 
     def _record(self, kind: str, values: Mapping[str, Any]) -> None:
         """The one way of a number into `metrics.jsonl` and to the exporter."""

@@ -18,6 +18,7 @@ from wfr.metrics import MAX_LABEL_VALUES, RunMetrics
 
 UNITS = {"", "seconds", "tokens", "steps", "slots", "ratio", "nats", "losses", "restarts"}
 UNITS |= {"bytes", "groups", "calls", "requests", "usd", "openings"}
+UNITS |= {"episodes", "turns", "retries", "programs"}
 
 STEP = {
     "kind": "step",
@@ -28,6 +29,16 @@ STEP = {
     "ratio_min": 0.5,
     "ratio_max": 1.5,
     "clip_fraction_low": 0.01,
+    "clip_fraction_high/lag_2": 0.04,
+    "masked_fraction/lag_3": 0.03,
+    "reward/format": -0.25,
+    "reward/format_faults": 0.5,
+    "episodes/ended": {"answered": 5, "backend_failed": 1},
+    "episodes/retried": {"backend_failed": 1},
+    "episodes/turns": {"tool": 9, "answer": 5, "malformed": 1},
+    "operators/statuses": {"ok": 8, "timeout": 1},
+    "operators/sandbox": {"timeout": 1},
+    "operators/seconds": {"Search": {"0.01": 7}, "Programmer": {"5.0": 1, "1000000000.0": 1}},
     "clip_fraction_high": 0.02,
     "clip_fraction_dual": 0.0,
     "correction": 1.1,
@@ -210,6 +221,11 @@ def test_two_steps_give_the_expected_exposition(metrics, registry):
             ("wfr_kl_nats", "reference"): 3e-4,
             ("wfr_correction_weight", "mean"): 1.1,
             ("wfr_bounded_corrections_ratio",): 0.05,
+            ("wfr_clipped_units_ratio_by_lag", "2"): 0.04,
+            ("wfr_reward_part", "format"): -0.25,
+            ("wfr_episodes_total", "answered"): 5,
+            ("wfr_turns_total", "malformed"): 1,
+            ("wfr_operator_call_seconds_count", "Search"): 14,
         }.items()
     )
 

@@ -177,6 +177,9 @@ class Worker:
     async def time_spent(self):
         return {"slot": 1.0, "sampler": 3.0}
 
+    async def episode_counts(self):
+        return {"episodes/ended": {"answered": 2}}, {"Search": {"0.25": 1}}
+
     async def close(self):
         pass
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from wfr.metric_declarations import METRICS, Metric
+from wfr.metric import Metric
+from wfr.metric_declarations import METRICS
 
 MAX_LABEL_VALUES = 32
 """Most values of one label; skills, for one, come from a file and could be many."""
@@ -28,8 +29,8 @@ class RunMetrics:
         """Take in one record; keys that no metric declares are ignored, missing ones too."""
         for metric, feed in self._feeds:
             if metric.record == record.get("kind"):
-                for key, number in metric.readings(record):
-                    feed(key, number)
+                for label, number, count in metric.readings(record):
+                    feed(label, number, count)
 
 
 class _CounterFeed:
@@ -39,7 +40,7 @@ class _CounterFeed:
         self._series = _Labelled(metric, Counter(**_arguments(metric), registry=registry))
         self._seen: dict[str, float] = {}
 
-    def __call__(self, key: str, value: float) -> None:
+    def __call__(self, key: str, value: float, count: int) -> None:
         grown = value - self._seen.get(key, 0.0)
         if grown > 0:
             self._seen[key] = value
@@ -55,7 +56,7 @@ class _GaugeFeed:
         self._series = _Labelled(metric, self._gauge)
         self._shown = False
 
-    def __call__(self, key: str, value: float) -> None:
+    def __call__(self, key: str, value: float, count: int) -> None:
         series = self._series.of(key)
         if series is not None:
             series.set(value)
@@ -66,19 +67,20 @@ class _GaugeFeed:
 
 
 class _HistogramFeed:
-    """One observation without a key, or `value` observations of `float(key)`."""
+    """So many observations of a value."""
 
     def __init__(self, metric: Metric, registry: CollectorRegistry) -> None:
         arguments = _arguments(metric)
-        self._histogram = Histogram(**arguments, buckets=metric.buckets, registry=registry)
+        histogram = Histogram(**arguments, buckets=metric.buckets, registry=registry)
+        self._series = _Labelled(metric, histogram)
 
-    def __call__(self, key: str, value: float) -> None:
-        observed, count = (float(key), int(value)) if key else (value, 1)
+    def __call__(self, key: str, value: float, count: int) -> None:
+        series = self._series.of(key, beyond="other")
         for _ in range(count):
-            self._histogram.observe(observed)
+            series.observe(value)
 
 
-_Feed = Callable[[str, float], None]
+_Feed = Callable[[str, float, int], None]
 _FEEDS: Mapping[str, Callable[[Metric, CollectorRegistry], _Feed]] = types.MappingProxyType(
     {"counter": _CounterFeed, "gauge": _GaugeFeed, "histogram": _HistogramFeed}
 )

@@ -108,6 +108,14 @@ _LOSSES = Panel(
     ),
 )
 
+_ENDS = Panel(
+    "How episodes end",
+    "Episodes per second by stop reason. Much out_of_turns or out_of_tokens: the director does not "
+    "come to an answer; much backend_failed or sandbox_unavailable: the world fails it.",
+    (Query(_rate("wfr_episodes_total", "stop_reason"), "{{stop_reason}}"),),
+    stacked=True,
+)
+
 OVERVIEW = Dashboard(
     "wfr-overview",
     "WFR / Overview",
@@ -157,6 +165,19 @@ LEARNING = Dashboard(
             unit="percentunit",
         ),
         _REWARD,
+        Panel(
+            "Parts of the reward",
+            "Their means, which add up to the reward. A format part that stays below 0: the "
+            "director has not learnt the protocol yet.",
+            (Query(_now("wfr_reward_part"), "{{part}}"),),
+        ),
+        _ENDS,
+        Panel(
+            "Turns by kind",
+            "Turns per second. Malformed ones that do not fade: look at them in the inspector.",
+            (Query(_rate("wfr_turns_total", "kind"), "{{kind}}"),),
+            stacked=True,
+        ),
         Panel(
             "Entropy",
             "Per policy token, in nats. Towards 0: the policy has stopped exploring. Rising "
@@ -255,6 +276,13 @@ STALENESS = Dashboard(
             unit="percentunit",
         ),
         Panel(
+            "Clipped units by lag",
+            "Share of units clipped from above, by the lag of the turn. It should rise with the "
+            "lag; at lag 0 it is the size of the steps alone.",
+            (Query(_now("wfr_clipped_units_ratio_by_lag"), "lag {{lag}}"),),
+            unit="percentunit",
+        ),
+        Panel(
             "Masked tokens",
             "Share of policy tokens that did not count, by cause.",
             (Query(_now("wfr_masked_tokens_ratio"), "{{cause}}"),),
@@ -284,6 +312,25 @@ OPERATORS = Dashboard(
             "Calls per second that an executor carries out, by operator.",
             (Query(_rate("wfr_executor_calls_total", "operator"), "{{operator}}"),),
             unit="reqps",
+            stacked=True,
+        ),
+        Panel(
+            "Seconds of an operator call",
+            "What 95 % of the calls of each operator stay below, without what a cache answered.",
+            (
+                Query(
+                    "histogram_quantile(0.95, "
+                    + _rate("wfr_operator_call_seconds_bucket", "operator, le")
+                    + ")",
+                    "{{operator}}",
+                ),
+            ),
+            unit="s",
+        ),
+        Panel(
+            "Programs in the sandbox",
+            "Per second, by how they ended.",
+            (Query(_rate("wfr_sandbox_programs_total", "status"), "{{status}}"),),
             stacked=True,
         ),
         Panel(
