@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from importlib import metadata
 
@@ -17,11 +18,16 @@ from cluster.kuberay.manifests import (
     podmonitor,
     raycluster,
     rayjob,
+    rayservice,
     storage,
 )
 
 KUBERNETES = "1.33"
-CLUSTERS = {"RayCluster": raycluster()["spec"], "RayJob": rayjob()["spec"]["rayClusterSpec"]}
+CLUSTERS = {
+    "RayCluster": raycluster()["spec"],
+    "RayJob": rayjob()["spec"]["rayClusterSpec"],
+    "RayService": rayservice()["spec"]["rayClusterConfig"],
+}
 PODS = [
     pytest.param(group["template"], id=f"{kind} {group.get('groupName', 'head')}")
     for kind, cluster in CLUSTERS.items()
@@ -62,6 +68,18 @@ def test_every_pod_can_run_a_role(template):
     names = [port["name"] for port in container["ports"]]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[a-z]([-a-z0-9]{0,13}[a-z0-9])?", name) for name in names)
+
+
+@pytest.mark.engine
+def test_the_service_is_what_ray_serve_takes():
+    """Ray's own schema of a Serve configuration; what it imports is there."""
+    from ray.serve.schema import ServeDeploySchema
+
+    config = ServeDeploySchema.model_validate(yaml.safe_load(rayservice()["spec"]["serveConfigV2"]))
+    (application,) = config.applications
+    module, _, name = application.import_path.partition(":")
+    assert callable(getattr(importlib.import_module(module), name))
+    assert set(application.args) <= {"config", "policy", "follow", "work"}
 
 
 def test_the_claim_is_what_kubernetes_takes():

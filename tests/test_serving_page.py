@@ -8,6 +8,8 @@ import shutil
 import pytest
 from served import SEARCH, listening, turns
 
+pytestmark = pytest.mark.engine  # of browsers
+
 EVIL = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>"
 
 CONTRAST = r"""() => {

@@ -1,4 +1,4 @@
-"""KubeRay's manifests: a cluster that stays, a job with a cluster of its own, and what they need.
+"""KubeRay's manifests: a cluster that stays, a job and a service with clusters of their own.
 
 One source, so that pods are the same in both. The head holds the driver, the buffer and the hub and
 takes no work of Ray's own; samplers and learner ranks go to the group with GPUs, rollout workers
@@ -18,6 +18,7 @@ import yaml
 NAMESPACE = "wfr"
 RUNS = "/mnt/runs"
 METRICS_PORT = 9400
+SERVE_PORT = 8000
 SECRET = "wfr-keys"
 _CLAIM = "wfr-runs"
 _IMAGE = "wfr:gpu"
@@ -28,6 +29,7 @@ def files() -> Mapping[str, str]:
     return {
         "raycluster.yaml": _yaml(raycluster()),
         "rayjob.yaml": _yaml(rayjob()),
+        "rayservice.yaml": _yaml(rayservice()),
         "storage.yaml": _yaml(storage()),
         "podmonitor.yaml": _yaml(podmonitor()),
     }
@@ -55,6 +57,26 @@ def rayjob() -> dict[str, Any]:
         "rayClusterSpec": _cluster(configured=True),
     }
     return _object("ray.io/v1", "RayJob", "wfr-run", spec)
+
+
+def rayservice() -> dict[str, Any]:
+    """A service that follows a run of the shared volume; KubeRay exposes it as `wfr-serve-svc`.
+
+    Keys belong into the run's configuration (`serving.keys`, a file on the volume).
+    """
+    run = f"{RUNS}/my-run"
+    application = {
+        "name": "wfr-director",
+        "import_path": "cluster.serving.deployment:from_file",
+        "route_prefix": "/",
+        "args": {"config": f"{run}/config.json", "policy": run, "follow": "true"},
+    }
+    serve = {
+        "http_options": {"host": "0.0.0.0", "port": SERVE_PORT},
+        "applications": [application],
+    }
+    spec = {"serveConfigV2": _yaml(serve), "rayClusterConfig": _cluster()}
+    return _object("ray.io/v1", "RayService", "wfr", spec)
 
 
 def storage() -> dict[str, Any]:
@@ -135,7 +157,10 @@ def _pod(
     if configured:
         mounts.append({"name": "config", "mountPath": "/etc/wfr"})
         volumes.append({"name": "config", "configMap": {"name": "wfr-run"}})
-    ports = [{"name": "ray-metrics", "containerPort": 8080}]
+    ports = [
+        {"name": "ray-metrics", "containerPort": 8080},
+        {"name": "serve", "containerPort": SERVE_PORT},
+    ]
     if role == "head":
         ports += [
             {"name": "gcs", "containerPort": 6379},
