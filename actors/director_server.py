@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from actors.chat_server import ChatServer
+from actors.engine_death import alive
 from wfr.config import Config
 from wfr.protocols import Sample, SamplingRequest
 from wfr.trajectory import VersionSpan
@@ -49,7 +50,8 @@ class DirectorServer(ChatServer):
     async def sample(self, request: SamplingRequest, on_text: Callable[[str], None]) -> Sample:
         """Sample one continuation; `on_text` gets its text as it grows, stop strings included.
 
-        Where the caller is cancelled, so is the request in the engine.
+        Where the caller is cancelled, so is the request in the engine. Raises PeerLostError where
+        the engine has died.
         """
         from vllm import SamplingParams
         from vllm.inputs.engine import tokens_input
@@ -71,15 +73,16 @@ class DirectorServer(ChatServer):
         tokens: list[int] = []
         logprobs: list[float] = []
         reason = "length"
-        async for output in self._engine.generate(prompt, params, uuid.uuid4().hex):
-            part = output.outputs[0]
-            tokens.extend(part.token_ids)
-            flat: Any = part.logprobs
-            logprobs.extend(flat.logprobs[start] for start in flat.start_indices)
-            if part.text:
-                on_text(part.text)
-            if output.finished:
-                reason = part.finish_reason or reason
+        with alive():
+            async for output in self._engine.generate(prompt, params, uuid.uuid4().hex):
+                part = output.outputs[0]
+                tokens.extend(part.token_ids)
+                flat: Any = part.logprobs
+                logprobs.extend(flat.logprobs[start] for start in flat.start_indices)
+                if part.text:
+                    on_text(part.text)
+                if output.finished:
+                    reason = part.finish_reason or reason
         spans = (VersionSpan(0, len(tokens), self.version),) if tokens else ()
         return Sample(np.asarray(tokens, np.int32), np.asarray(logprobs, np.float32), spans, reason)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
+from actors.engine_death import alive
 from actors.places import Places
 from actors.resend import sample_whole
 from wfr.config import Config
@@ -75,7 +75,7 @@ class Sampler:
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
         request = WeightTransferInitRequest(dict(init_info))
-        with _alive():
+        with alive():
             await self._engine.init_weight_transfer_engine(request)
 
     async def begin_update(self) -> None:
@@ -83,7 +83,7 @@ class Sampler:
 
         An update that was begun before and never finished is replaced by this one.
         """
-        with _alive():
+        with alive():
             if self._updating:
                 self._updating = False
                 await self._engine.finish_weight_update()
@@ -101,7 +101,7 @@ class Sampler:
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
         try:
-            with _alive():
+            with alive():
                 await self._engine.update_weights(WeightTransferUpdateRequest(dict(update_info)))
         except BaseException:
             self._updating = False  # the engine has ended the update
@@ -114,13 +114,13 @@ class Sampler:
         """
         if checksums is not None:
             await self.receive_update({"checksums": checksums})
-        with _alive():
+        with alive():
             await self._engine.finish_weight_update()
         self._updating = False
 
     async def commit_update(self, version: int) -> None:
         """Phase two: put the installed weights in force as `version` and go on generating."""
-        with _alive():
+        with alive():
             await self._engine.update_weight_version(str(version))
             self._version = version
             await self._engine.resume_generation()
@@ -158,7 +158,7 @@ class Sampler:
         # As rendered input the request reaches the engine before anything else is sent there, a
         # pause above all; a raw prompt would go through a thread first, and its salt grow old.
         prompt = tokens_input(list(request.tokens), cache_salt=f"epoch-{self._epoch}")
-        with _alive():
+        with alive():
             async for output in self._engine.generate(prompt, params, uuid.uuid4().hex):
                 if output.finished:
                     return _sample(output.outputs[0])
@@ -183,17 +183,6 @@ def transfer_backend(config: Config, device: str) -> str:
     if config.weights.backend != "auto":
         return config.weights.backend
     return "nccl" if device == "cuda" else "gloo"
-
-
-@contextlib.contextmanager
-def _alive() -> Iterator[None]:
-    """Say PeerLostError where vLLM says that its engine is dead."""
-    from vllm.v1.engine.exceptions import EngineDeadError
-
-    try:
-        yield
-    except EngineDeadError as error:
-        raise PeerLostError(f"the vLLM engine has died: {error}") from error
 
 
 def _set_environment(config: Config, device: str) -> None:

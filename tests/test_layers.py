@@ -52,6 +52,7 @@ ALLOWED = {
 EXCEPTIONS = {
     "actors/chat_server.py": {"vllm"},
     "actors/director_server.py": {"vllm"},
+    "actors/engine_death.py": {"vllm"},
     "actors/sampler.py": {"vllm"},
     "actors/gloo_transfer.py": {"vllm", "torch"},
     "actors/checked_transfer.py": {"vllm", "torch"},

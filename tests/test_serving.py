@@ -236,13 +236,17 @@ def test_a_failed_executor_is_no_answer():
     async def test(one, client):
         one.director.die()
         answer = await client.post("/v1/workflows", json=TASK)
-        assert answer.status_code >= 500
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "5"
+        assert answer.json()["error"]["code"] == "sampler_failed"
         assert "Traceback" not in answer.text
         stream = await client.post("/v1/workflows", json={**TASK, "stream": True})
         name, data = sse(stream.text)[-1]
         assert name == "error"
         assert "Traceback" not in json.dumps(data)
-        assert any("Traceback" in line for line in one.log)
+        assert any(
+            "the fake director has died" in line or "sampler_failed" in line for line in one.log
+        )
         assert (await client.get("/health/ready")).status_code == 503
         assert (await client.get("/health/live")).status_code == 200
 

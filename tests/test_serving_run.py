@@ -186,6 +186,7 @@ def test_a_newer_version_takes_over_under_load(service, run):
         assert client.get("/v1/models").json()["data"][0]["version"] == 2
 
 
+@pytest.mark.soak
 def test_what_runs_at_the_end_is_finished(run):
     """SIGTERM while a workflow is under way: it is answered, and the process ends with 0."""
     long = ["--set", "environment.max_turn_tokens=200"]
@@ -198,6 +199,55 @@ def test_what_runs_at_the_end_is_finished(run):
                 process.send_signal(signal.SIGTERM)
                 text = "\n".join(lines)
         assert sse(text)[-1][0] == "result"
+        assert process.wait(90) == 0
+
+
+@pytest.mark.soak
+def test_a_replica_that_is_killed_costs_what_it_was_answering_and_no_more(run):
+    """kill -9 of one of two replicas under load; another one takes its place."""
+    clients, statuses = 4, []
+    with serving("--policy", run, "--set", "serving.replicas=2") as (url, process):
+
+        def replicas():
+            everybody = psutil.Process(process.pid).children(recursive=True)
+            return [p for p in everybody if "ServeReplica" in "".join(p.cmdline())]
+
+        async def ask(client, stop):
+            while not stop.is_set():
+                body = {"question": "Ada Lang's job?", "budgets": {"turns": 2}}
+                try:
+                    answer = await client.post("/v1/workflows", json=body)
+                    statuses.append(answer.status_code)
+                except httpx.HTTPError:
+                    statuses.append(0)
+
+        async def main():
+            stop = asyncio.Event()
+            async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+                asking = [asyncio.create_task(ask(client, stop)) for _ in range(clients)]
+                while len(statuses) < 20:
+                    await asyncio.sleep(0.01)
+                victim, survivor = replicas()
+                victim.kill()
+                while len(replicas()) < 2 or victim in replicas():
+                    await asyncio.sleep(0.5)
+                ready = set()
+                while len(ready - {""}) < 2:
+                    text = (await client.get("/metrics")).text
+                    ready = {
+                        line.split('replica="')[1].split('"')[0]
+                        for line in text.splitlines()
+                        if line.startswith("wfr_serving_policy_version{")
+                    }
+                    await asyncio.sleep(0.5)
+                stop.set()
+                await asyncio.gather(*asking)
+                assert survivor.is_running()
+
+        asyncio.run(main())
+        failed = [status for status in statuses if status != 200]
+        assert len(failed) <= clients, failed
+        process.send_signal(signal.SIGTERM)
         assert process.wait(90) == 0
 
 

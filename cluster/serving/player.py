@@ -20,9 +20,9 @@ from wfr.backends.spending import charged_to
 from wfr.config import Config
 from wfr.environments.base import Environment
 from wfr.grading.base import Gradable, Grade
-from wfr.protocols import Sample, SamplingRequest
+from wfr.protocols import PeerLostError, Sample, SamplingRequest
 from wfr.tasks.source import Document, Task
-from wfr.trajectory import StopReason, Trajectory, TurnKind
+from wfr.trajectory import StopReason, Trajectory, TurnKind, WorldFailureError
 
 SOURCE = "served"
 """Source of the tasks that clients bring."""
@@ -115,9 +115,12 @@ class Player:
             if request.seed is not None:
                 seed = zlib.crc32(f"{request.seed}/{number}".encode())
                 wanted = dataclasses.replace(wanted, seed=seed)
-            sampled = await director.sample(
-                wanted, lambda text: tell("token", {"turn": turn, "text": text})
-            )
+            try:
+                sampled = await director.sample(
+                    wanted, lambda text: tell("token", {"turn": turn, "text": text})
+                )
+            except PeerLostError as error:
+                raise WorldFailureError(StopReason.SAMPLER_FAILED, str(error)) from error
             view.tokens.completion += len(sampled.tokens)
             return sampled
 

@@ -230,4 +230,5 @@ def failure(view: WorkflowView) -> ServingError | None:
         return ServingError(400, "prompt_too_long", view.error)
     transient = StopReason(view.stop_reason).is_transient if view.stop_reason else False
     status = 502 if view.stop_reason == StopReason.BACKEND_FAILED else 503 if transient else 500
-    return ServingError(status, view.stop_reason or "failed", view.error)
+    again = 5.0 if transient else None
+    return ServingError(status, view.stop_reason or "failed", view.error, again)
