@@ -122,6 +122,7 @@ class Run:
         self._loop = PhaseClock("other")
         self._worker_seconds: Counter[str] = Counter()
         self._episodes = EpisodeTotals()
+        self._publish_phases: dict[str, float] = {}
         self._late: dict[str, list[asyncio.Future[Any]]] = {}
 
     def stop(self) -> None:
@@ -521,6 +522,7 @@ class Run:
         """Publish in all joined samplers; one that fails when the others have it is lost alone."""
         publications: list[Publication] = await together(self._topology.ranks, "publish")
         self._version = publications[0].version
+        self._publish_phases = dict(publications[0].seconds)
         for name, why in publications[0].lost.items():
             self._pool.lose(name, why)
 
@@ -716,6 +718,7 @@ class Run:
             "lag/mean": sum(lags) / len(lags),
             "lag/histogram": dict(sorted(Counter(lags).items())),
             "publish/seconds": publish_s,
+            "publish/phases": self._publish_phases,
             "wait/learner_seconds": self._tally.learner_wait_seconds,
             "seconds/training_loop": self._loop.seconds(),
             "seconds/workers": spent,

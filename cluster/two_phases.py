@@ -7,6 +7,7 @@ to processes of Ray.
 from __future__ import annotations
 
 import abc
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,8 @@ class SamplersClient(abc.ABC):
         self.version = 0
         self.checksums: Callable[[], Sequence[tuple[int, str, int]]] | None = None
         self.lost: Mapping[str, str] = {}
+        self.seconds: dict[str, float] = {}
+        """What each phase of the last update took, in the slowest sampler."""
 
     @abc.abstractmethod
     def call(self, method: str, arguments: Mapping[str, tuple[Any, ...]]) -> Outcomes:
@@ -53,7 +56,7 @@ class SamplersClient(abc.ABC):
 
     def start_weight_update(self) -> None:
         """Hold generation still everywhere."""
-        self.lost = {}
+        self.lost, self.seconds = {}, {}
         self._all("begin_update")
 
     def update_weights(self, update_info: Any) -> None:
@@ -64,7 +67,7 @@ class SamplersClient(abc.ABC):
         """Install everywhere, then put in force everywhere as `version`."""
         version = self.version if weight_version is None else int(weight_version)
         self._all("prepare_update", self._each(self.checksums and self.checksums()))
-        outcomes = self.call("commit_update", self._each(version))
+        outcomes = self._timed("commit_update", self._each(version))
         self.lost = {name: _why(e, "commit_update") for name, e in outcomes.items() if e}
         if len(self.lost) == len(self._names):
             raise SamplersLostError(self.lost)
@@ -73,13 +76,28 @@ class SamplersClient(abc.ABC):
         return dict.fromkeys(self._names, arguments)
 
     def _all(self, method: str, arguments: Mapping[str, tuple[Any, ...]] | None = None) -> None:
-        outcomes = self.call(method, self._each() if arguments is None else arguments)
+        outcomes = self._timed(method, self._each() if arguments is None else arguments)
         failed = {name: error for name, error in outcomes.items() if error is not None}
         # When one dies in a broadcast, those that hear of it fail too: they are not to blame.
         dead = {name: e for name, e in failed.items() if isinstance(e, PeerLostError)}
         erred = {n: e for n, e in failed.items() if not isinstance(e, UnfinishedError)}
         if failed:
             raise SamplersLostError({n: _why(e, method) for n, e in (dead or erred).items()})
+
+    def _timed(self, method: str, arguments: Mapping[str, tuple[Any, ...]]) -> Outcomes:
+        began = time.perf_counter()
+        outcomes = self.call(method, arguments)
+        if method in _PHASES:
+            self.seconds[_PHASES[method]] = time.perf_counter() - began
+        return outcomes
+
+
+_PHASES = {
+    "begin_update": "hold",
+    "receive_update": "receive",
+    "prepare_update": "install",
+    "commit_update": "commit",
+}
 
 
 def _why(error: BaseException, method: str) -> str:

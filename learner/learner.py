@@ -39,6 +39,7 @@ from wfr.advantage import GroupAdvantage, advantages
 from wfr.columns import GroupView, views
 from wfr.config import Config
 from wfr.lag_parts import LagParts, histograms
+from wfr.phases import PhaseClock
 from wfr.protocols import (
     PeerLostError,
     Publication,
@@ -122,7 +123,7 @@ class Learner:
             raise ValueError(f"asked to train version {version}, but holds {self._version}")
         if not batches:
             raise ValueError(f"version {version}: an empty batch; a step needs at least one group")
-        started = time.perf_counter()
+        started, clock = time.perf_counter(), PhaseClock("read")
         groups = views(batches)
         refused = {refusal.group_id: refusal for refusal in map(_unsound, groups) if refusal}
         sound = [group for group in groups if group.group_id not in refused]
@@ -134,8 +135,11 @@ class Learner:
         shares = self._split([rows.get(group.group_id, []) for group in groups])
         metrics: dict[str, Any] = {}
         try:
+            clock.enter("measure")
             measured = self._measure([row for share in shares for row in share])
+            clock.enter("proximal")
             proximal = self._proximal(shares)
+            clock.enter("update")
             for index, share in enumerate(shares):
                 if share:
                     outcome = self._update(share, proximal[index])
@@ -145,6 +149,7 @@ class Learner:
                 for group in sound:
                     equal = Refusal(group.group_id, "zero_variance", "its rewards are all equal")
                     refused.setdefault(group.group_id, equal)
+            clock.enter("other")
             self._keep_aside(groups, batches, refused)
             if not metrics:
                 raise BatchRefusedError(list(refused.values()))
@@ -161,6 +166,7 @@ class Learner:
         flat = sum(values.zero_variance for values in compared)
         metrics["batch/zero_variance_ratio"] = flat / len(groups)
         metrics["learner/step_seconds"] = time.perf_counter() - started
+        metrics["learner/phase_seconds"] = clock.seconds()
         if refused:
             metrics["refused"] = [dataclasses.asdict(refusal) for refusal in refused.values()]
         return metrics
@@ -200,7 +206,7 @@ class Learner:
         except (PeerLostError, RuntimeError) as error:
             blamed = error.lost if isinstance(error, SamplersLostError) else None
             raise PublishError(f"version {self._version}: {error}", blamed) from error
-        return Publication(version, lost)
+        return Publication(version, lost, self._publisher.seconds)
 
     def save(self, target: str, state: dict[str, Any]) -> None:
         """Write a Hugging Face checkpoint, adapters merged in, with the state to go on from.

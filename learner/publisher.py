@@ -261,6 +261,11 @@ class Publisher:
             self._transfer.send_weights()
         return dict(self._client.lost)
 
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """What each phase of the last publication took; rank 0 knows it."""
+        return dict(self._client.seconds) if self._client is not None else {}
+
     def _rows(self) -> list[tuple[int, str, int]]:
         """Bucket, tensor and checksum of all that was sent."""
         assert self._group is not None

@@ -185,3 +185,12 @@ def test_killed_in_phase_one(cluster, method):
     finally:
         good.kill()
         bad.kill()
+
+
+def test_every_phase_of_an_update_is_timed_and_an_older_one_forgotten():
+    both = client("a", "b")
+    publish(both)
+    assert list(both.seconds) == ["hold", "receive", "install", "commit"]
+    assert all(seconds >= 0 for seconds in both.seconds.values())
+    both.start_weight_update()
+    assert list(both.seconds) == ["hold"]

@@ -133,6 +133,24 @@ METRICS: tuple[Metric, ...] = (
         buckets=SECONDS,
     ),
     step(
+        "gauge",
+        "wfr_learner_phase_seconds",
+        "seconds",
+        "learner/phase_seconds",
+        "Time of the last learner step by phase: reading the batch, measuring older versions, the "
+        "proximal pass, the updates, other; they add up to the step.",
+        label="phase",
+    ),
+    step(
+        "gauge",
+        "wfr_publish_phase_seconds",
+        "seconds",
+        "publish/phases",
+        "Time of the last publication by phase, in the slowest sampler: holding generation still, "
+        "receiving, installing, putting in force.",
+        label="phase",
+    ),
+    step(
         "counter",
         "wfr_learner_wait_seconds_total",
         "seconds",

@@ -49,10 +49,14 @@ class PublishError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Publication:
-    """A version that is in force in every sampler but those in `lost` (name → why)."""
+    """A version that is in force in every sampler but those in `lost` (name → why).
+
+    `seconds` is what its phases took: hold, receive, install, commit.
+    """
 
     version: int
     lost: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

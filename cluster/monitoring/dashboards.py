@@ -416,6 +416,14 @@ CLUSTER = Dashboard(
             unit="s",
         ),
         Panel(
+            "Phases of a learner step",
+            "Seconds of the last step. Much proximal: `objective.proximal: behaviour` saves that "
+            "pass; much read: large observations.",
+            (Query(_now("wfr_learner_phase_seconds"), "{{phase}}"),),
+            unit="s",
+            stacked=True,
+        ),
+        Panel(
             "Publishing weights",
             "Seconds to bring a version into every sampler, replacements included.",
             (
@@ -423,6 +431,14 @@ CLUSTER = Dashboard(
                 Query(_quantile(0.95, "wfr_publish_seconds"), "95 %"),
             ),
             unit="s",
+        ),
+        Panel(
+            "Phases of a publication",
+            "Seconds of the last one, in the slowest sampler. Much hold: turns that are finished "
+            "first (`sampler.in_flight`); much receive: the network; much install: the engine.",
+            (Query(_now("wfr_publish_phase_seconds"), "{{phase}}"),),
+            unit="s",
+            stacked=True,
         ),
         Panel(
             "Bytes of the buffer",
