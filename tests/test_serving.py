@@ -325,6 +325,23 @@ def test_a_client_that_leaves_ends_its_workflow(stream):
     serving(test)
 
 
+def test_a_client_that_leaves_the_queue_is_not_played():
+    async def test(one, client):
+        one.director.open.clear()
+        first = asyncio.create_task(client.post("/v1/workflows", json=TASK))
+        places = one.service.places["workflow"]
+        await until(lambda: places.running == 1)
+        second = asyncio.create_task(client.post("/v1/workflows", json=TASK))
+        await until(lambda: places.waiting == 1)
+        second.cancel()
+        await until(lambda: places.waiting == 0)
+        one.director.open.set()
+        assert (await first).status_code == 200
+        assert len(one.director.requests) == 2  # both turns of the first
+
+    serving(test, config=configured(concurrency=1))
+
+
 def metrics(one):
     text = one.service.metrics.text(one.service.places, one.service.directors)
     return [line for line in text.splitlines() if line.startswith("wfr_serving_workflows_total")]
@@ -441,6 +458,16 @@ def test_metrics_of_all_replicas():
         )
         assert 'route="other",status="404"' in text
         assert text.count("# TYPE wfr_serving_waiting ") == 1
+
+    serving(test)
+
+
+def test_every_reply_says_which_version_is_in_force():
+    async def test(one, client):
+        for path in ("/", "/health/live", "/v1/models", "/v1/nothing", "/v1/workflows/wf-0"):
+            assert (await client.get(path)).headers.get_list("x-policy-version") == ["7"], path
+        answer = await client.post("/v1/workflows", json=TASK)
+        assert answer.headers.get_list("x-policy-version") == ["7"]
 
     serving(test)
 

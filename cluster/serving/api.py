@@ -76,7 +76,15 @@ def build(service: Service, keys: ApiKeys | None) -> Application:
             allow_headers=["Authorization", "Content-Type"],
             expose_headers=[VERSION_HEADER, "Retry-After"],
         )
-    return Guard(api, config, keys, service.take, service.log, service.metrics.count)
+    return Guard(
+        api,
+        config,
+        keys,
+        take=service.take,
+        log=service.log,
+        count=service.metrics.count,
+        version=lambda: service.directors.release.stable,
+    )
 
 
 def _workflows(api: FastAPI, service: Service) -> None:

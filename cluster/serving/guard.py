@@ -19,6 +19,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _PROTECTED = "/v1/"
+VERSION_HEADER = b"x-policy-version"
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -41,14 +42,19 @@ class Guard:
         take: Callable[[ApiKey], Awaitable[None]],
         log: Callable[[str], None],
         count: Callable[[str, int, float], None],
+        version: Callable[[], int],
     ) -> None:
-        """`take` counts a request of a key; `log` gets a line, `count` route, status, seconds."""
+        """`take` counts a request of a key; `log` gets a line, `count` route, status, seconds.
+
+        `version` is in force: replies that no other one has made say so.
+        """
         self._application = application
         self._config = config
         self._keys = keys
         self._take = take
         self._log = log
         self._count = count
+        self._version = version
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection."""
@@ -66,7 +72,10 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *own]
+                headers = [*message.get("headers", ()), *own]
+                if all(name.lower() != VERSION_HEADER for name, _ in headers):
+                    headers.append((VERSION_HEADER, b"%d" % self._version()))
+                message["headers"] = headers
             await send(message)
 
         try:
