@@ -11,6 +11,7 @@ import numpy as np
 
 from actors.chat_server import ChatServer
 from actors.engine_death import alive
+from actors.sampling_params import sampling_params
 from wfr.config import Config
 from wfr.protocols import Sample, SamplingRequest
 from wfr.trajectory import VersionSpan
@@ -53,22 +54,9 @@ class DirectorServer(ChatServer):
         Where the caller is cancelled, so is the request in the engine. Raises PeerLostError where
         the engine has died.
         """
-        from vllm import SamplingParams
         from vllm.inputs.engine import tokens_input
-        from vllm.sampling_params import RequestOutputKind
 
-        params = SamplingParams(
-            max_tokens=request.max_tokens,
-            temperature=request.temperature,
-            top_p=request.top_p,
-            seed=request.seed,
-            stop=list(request.stop),
-            include_stop_str_in_output=True,
-            skip_special_tokens=False,
-            logprobs=0,
-            flat_logprobs=True,
-            output_kind=RequestOutputKind.DELTA,
-        )
+        params = sampling_params(request, streamed=True)
         prompt = tokens_input(list(request.tokens))
         tokens: list[int] = []
         logprobs: list[float] = []

@@ -13,6 +13,7 @@ import numpy as np
 from actors.engine_death import alive
 from actors.places import Places
 from actors.resend import sample_whole
+from actors.sampling_params import sampling_params
 from wfr.config import Config
 from wfr.protocols import PeerLostError, Sample, SamplingRequest
 from wfr.trajectory import VersionSpan
@@ -138,22 +139,9 @@ class Sampler:
 
     async def _generate(self, request: SamplingRequest) -> Sample:
         """One request to the engine."""
-        from vllm import SamplingParams
         from vllm.inputs.engine import tokens_input
-        from vllm.sampling_params import RequestOutputKind
 
-        params = SamplingParams(
-            max_tokens=request.max_tokens,
-            temperature=request.temperature,
-            top_p=request.top_p,
-            seed=request.seed,
-            stop=list(request.stop),
-            include_stop_str_in_output=True,
-            skip_special_tokens=False,
-            logprobs=0,
-            flat_logprobs=True,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        params = sampling_params(request, streamed=False)
         # The salt keeps a prefix computed by older weights away from requests after an update.
         # As rendered input the request reaches the engine before anything else is sent there, a
         # pause above all; a raw prompt would go through a thread first, and its salt grow old.

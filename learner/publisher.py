@@ -50,6 +50,8 @@ class SamplersClient(VLLMWeightSyncClient, Protocol):
     """(bucket, tensor, checksum) of all that was sent, to compare in phase one; none: do not."""
     lost: Mapping[str, str]
     """Samplers that did not answer in phase two, and why; the version is in force in the others."""
+    seconds: Mapping[str, float]
+    """What each phase of the last update took."""
 
 
 class EngineSource(WeightSource):

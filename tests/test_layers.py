@@ -54,6 +54,7 @@ EXCEPTIONS = {
     "actors/director_server.py": {"vllm"},
     "actors/engine_death.py": {"vllm"},
     "actors/sampler.py": {"vllm"},
+    "actors/sampling_params.py": {"vllm"},
     "actors/gloo_transfer.py": {"vllm", "torch"},
     "actors/checked_transfer.py": {"vllm", "torch"},
     "actors/render.py": {"transformers"},

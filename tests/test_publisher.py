@@ -73,7 +73,7 @@ class Client:
 
     def __init__(self, engine):
         self.engine, self.calls = engine, []
-        self.version, self.checksums, self.lost = 0, None, {}
+        self.version, self.checksums, self.lost, self.seconds = 0, None, {}, {}
 
     def init_weight_transfer_engine(self, init_info):
         self.calls.append(("init", dict(init_info)))

@@ -17,6 +17,14 @@ from wfr.testing import FakeRenderer
 from wfr.trajectory import StopReason
 
 TASK = {"question": "Capital of Germany?"}
+POST = {
+    "type": "http",
+    "method": "POST",
+    "path": "/v1/workflows",
+    "raw_path": b"/v1/workflows",
+    "query_string": b"",
+    "headers": [(b"content-type", b"application/json")],
+}
 
 
 def serving(test, *script, **kwargs):
@@ -218,15 +226,7 @@ def test_a_body_that_does_not_arrive_ends_the_request():
             async def send(message):
                 sent.append(message)
 
-            scope = {
-                "type": "http",
-                "method": "POST",
-                "path": "/v1/workflows",
-                "raw_path": b"/v1/workflows",
-                "query_string": b"",
-                "headers": [(b"content-type", b"application/json")],
-            }
-            await one.application(scope, never, send)
+            await one.application(dict(POST), never, send)
             return sent[0]["status"]
 
     assert asyncio.run(main()) == 408
@@ -306,15 +306,7 @@ def test_a_client_that_leaves_ends_its_workflow(stream):
         async def send(message):
             sent.append(message)
 
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": "/v1/workflows",
-            "raw_path": b"/v1/workflows",
-            "query_string": b"",
-            "headers": [(b"content-type", b"application/json")],
-        }
-        asking = asyncio.create_task(one.application(scope, receive, send))
+        asking = asyncio.create_task(one.application(dict(POST), receive, send))
         await until(lambda: one.director.requests)
         leave.set()
         await asking
