@@ -38,7 +38,7 @@ class SamplersClient(abc.ABC):
         self.version = 0
         self.checksums: Callable[[], Sequence[tuple[int, str, int]]] | None = None
         self.lost: Mapping[str, str] = {}
-        self.seconds: dict[str, float] = {}
+        self.seconds: Mapping[str, float] = {}
         """What each phase of the last update took, in the slowest sampler."""
 
     @abc.abstractmethod
@@ -88,7 +88,8 @@ class SamplersClient(abc.ABC):
         began = time.perf_counter()
         outcomes = self.call(method, arguments)
         if method in _PHASES:
-            self.seconds[_PHASES[method]] = time.perf_counter() - began
+            took = time.perf_counter() - began
+            self.seconds = {**self.seconds, _PHASES[method]: took}
         return outcomes
 
 
