@@ -192,6 +192,7 @@ class _PipeClient:
         self.version = 0
         self.checksums: Any = None
         self.lost: Mapping[str, str] = {}
+        self.seconds: Mapping[str, float] = {}
 
     def ask(self, what: str, *arguments: Any) -> None:
         """One call and its acknowledgement; raises RuntimeError with what went wrong there."""
