@@ -28,6 +28,9 @@ too: PIP_FIND_LINKS=<directory> make env. Nothing else was downloaded.
 endef
 export NO_PYTHON NO_TORCH
 
+# About a version of mkdocs that is not used here.
+export NO_MKDOCS_2_WARNING := 1
+
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test env unit soak lint docs bench clean
 
@@ -50,10 +53,10 @@ lint: env  ## ruff, mypy, and whether the documentation builds
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(PACKAGES) docs requirements
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict --quiet
 
 docs: env  ## the documentation as a site, in build/site
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@$(BIN)/mkdocs build --strict --quiet
 	@echo build/site/index.html
 
 bench: env  ## the benchmarks that fit a CPU; NAME="buffer weights" for some

@@ -87,6 +87,7 @@ def test_old_python_is_refused_with_the_remedy(checkout):
     assert not (checkout / ".venv").exists()
 
 
+@pytest.mark.engine  # for its time: pip asks its indexes
 def test_torch_without_cpu_build_stops_with_the_remedy(checkout):
     empty = checkout / "index"
     empty.mkdir()

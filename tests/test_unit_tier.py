@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.engine  # for its time: it collects the whole tier
+
 ROOT = Path(__file__).resolve().parents[1]
 
 _COLLECT = """
