@@ -184,7 +184,8 @@ async def _latencies(
 
     async def ask() -> float:
         began = time.perf_counter()
-        assert await _complete(client, url) == 200
+        status = await _complete(client, url)
+        assert status == 200, f"{url} answered {status} at {rate:.0f} requests per second"
         return time.perf_counter() - began
 
     asked = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import threading
@@ -38,6 +39,7 @@ def serve_until_told(
     (work / "logs").mkdir(parents=True, exist_ok=True)
     told = threading.Event()
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 is for batch work
     start_ray()
     for number in (signal.SIGTERM, signal.SIGINT):  # after Ray, which sets its own
         signal.signal(number, lambda *_: told.set())
