@@ -1,11 +1,17 @@
-"""A vLLM engine that has died is a lost peer, like any other process."""
+"""Around a vLLM engine death means a lost peer to its callers, and the end to its processes."""
 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import os
+import threading
+import time
 from collections.abc import Iterator
 
 from wfr.protocols import PeerLostError
+
+_LOOK_S = 1.0
 
 
 @contextlib.contextmanager
@@ -17,3 +23,20 @@ def alive() -> Iterator[None]:
         yield
     except EngineDeadError as error:
         raise PeerLostError(f"the vLLM engine has died: {error}") from error
+
+
+def end_with_parent() -> None:
+    """Entry point `vllm.general_plugins`: an engine's process ends when its parent has died.
+
+    vLLM's engine core does not notice that by itself, and would hold its memory for ever.
+    """
+    if multiprocessing.parent_process() is None:
+        return  # this is the parent
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()

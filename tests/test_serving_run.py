@@ -228,6 +228,7 @@ def test_a_replica_that_is_killed_costs_what_it_was_answering_and_no_more(run):
                 while len(statuses) < 20:
                     await asyncio.sleep(0.01)
                 victim, survivor = replicas()
+                engine = victim.children(recursive=True)
                 victim.kill()
                 while len(replicas()) < 2 or victim in replicas():
                     await asyncio.sleep(0.5)
@@ -243,6 +244,8 @@ def test_a_replica_that_is_killed_costs_what_it_was_answering_and_no_more(run):
                 stop.set()
                 await asyncio.gather(*asking)
                 assert survivor.is_running()
+                _, outlived = await asyncio.to_thread(psutil.wait_procs, engine, 30)
+                assert outlived == []
 
         asyncio.run(main())
         failed = [status for status in statuses if status != 200]

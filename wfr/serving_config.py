@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -30,6 +30,11 @@ class ServingConfig(Section):
     """Address to listen on; 0.0.0.0: every address of the machine."""
     port: int = Field(8000, ge=0, le=65535)
     """Port to listen on; 0: any free one."""
+    ingress: Literal["auto", "direct", "proxy"] = "auto"
+    """`direct`: replicas listen themselves, and the kernel spreads connections over those of one
+    machine; `proxy`: Ray Serve's proxy does, which counts requests for autoscaling and costs a few
+    milliseconds of processor time each; `auto`: direct unless replicas come and go. `serve deploy`
+    and RayService always use the proxy."""
     tls_cert: str | None = None
     """File of the certificate; with `tls_key` the service speaks HTTPS."""
     tls_key: str | None = None
@@ -77,6 +82,16 @@ class ServingConfig(Section):
     """How often a followed run is looked at for a newer checkpoint."""
     canary: CanaryConfig = CanaryConfig()
 
+    @property
+    def elastic(self) -> bool:
+        """Whether replicas come and go."""
+        return self.max_replicas is not None and self.max_replicas > self.replicas
+
+    @property
+    def direct(self) -> bool:
+        """Whether replicas listen themselves."""
+        return self.ingress == "direct" or (self.ingress == "auto" and not self.elastic)
+
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -84,6 +99,11 @@ class ServingConfig(Section):
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise ValueError(
                 f"max_replicas={self.max_replicas} is below replicas={self.replicas}; raise it"
+            )
+        if self.ingress == "direct" and self.elastic:
+            raise ValueError(
+                f"ingress=direct does not count requests, which max_replicas={self.max_replicas} "
+                "needs; use ingress=proxy"
             )
         if self.redact is not None and self.redact.count(":") != 1:
             raise ValueError(f"redact={self.redact!r} is not of the form module:function")

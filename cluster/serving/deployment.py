@@ -22,6 +22,7 @@ from cluster.serving.api_keys import ApiKeys
 from cluster.serving.directors import Directors
 from cluster.serving.flywheel import Flywheel, find_redact
 from cluster.serving.follow import Checkpoint, Follower, newest
+from cluster.serving.listener import Listener
 from cluster.serving.neutral import Neutral
 from cluster.serving.player import Player, Ungraded
 from cluster.serving.registry import Registry
@@ -33,6 +34,7 @@ from wfr.tasks.registry import make_source
 
 APPLICATION = "wfr-director"
 _SHARE_S = 5.0
+_ENDING_S = 15.0  # engines and sandbox end after the last request
 _MANY = 100_000
 """Ray's own bounds are out of the way: `cluster.serving.admission` refuses, and says 429."""
 
@@ -50,8 +52,12 @@ class HostedService:
         device: str,
         registry: Remote,
         hub: Remote,
+        port: int | None = None,
     ) -> None:
-        """Remember what to start; the engine starts with the application."""
+        """Remember what to start; the engine starts with the application.
+
+        With a `port` the replica listens on it besides what Ray Serve asks it.
+        """
         self._name = f"replica-{uuid.uuid4().hex[:8]}"
         redirect(Path(work) / "logs", self._name)
         self._config = config
@@ -61,6 +67,8 @@ class HostedService:
         self._device = device
         self._registry = registry
         self._hub = hub
+        self._port = port
+        self._listener: Listener | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __serve_build_asgi_app__(self) -> Any:
@@ -93,14 +101,19 @@ class HostedService:
             follower = Follower(Path(self._follow), self._directors, _log)
             self._spawn(follower.run(serving.poll_s))
         keys = ApiKeys(Path(serving.keys)) if serving.keys else None
-        return build(service, keys)
+        application = build(service, keys)
+        if self._port is not None:
+            self._listener = Listener(application, serving, self._port)
+        return application
 
     async def check_health(self) -> None:
         """Ray Serve replaces a replica whose engine has died."""
         await self._directors.check_health()
 
     async def __del__(self) -> None:
-        """End engines and sandbox; Ray Serve has let running requests finish before."""
+        """End engines and sandbox, after what is being answered."""
+        if self._listener is not None:
+            await self._listener.close()
         for task in self._tasks:
             task.cancel()
         self._directors.close()
@@ -118,16 +131,24 @@ class HostedService:
 
 
 def application(
-    config: Config, checkpoint: Checkpoint, *, follow: str | None, work: Path, device: str
+    config: Config,
+    checkpoint: Checkpoint,
+    *,
+    follow: str | None,
+    work: Path,
+    device: str,
+    port: int | None = None,
 ) -> Any:
-    """The application, bound; `work` is the directory of logs and of the operators' cache."""
+    """The application, bound; `work` is the directory of logs and of the operators' cache.
+
+    With a `port` replicas listen on it themselves.
+    """
     serving = config.serving
-    most = serving.max_replicas or serving.replicas
     options: dict[str, Any] = {"max_ongoing_requests": _MANY}
-    if most > serving.replicas:
+    if serving.elastic:
         options["autoscaling_config"] = {
             "min_replicas": serving.replicas,
-            "max_replicas": most,
+            "max_replicas": serving.max_replicas,
             "target_ongoing_requests": serving.concurrency,
         }
     else:
@@ -138,14 +159,16 @@ def application(
     deployment = serve.deployment(
         name="director",
         ray_actor_options=actor,
-        graceful_shutdown_timeout_s=serving.drain_s,
+        graceful_shutdown_timeout_s=serving.drain_s + _ENDING_S,
         health_check_period_s=5,
         **options,
     )(HostedService)
     shared = {"num_cpus": 0, "max_concurrency": _MANY}
     registry = _named("registry", Registry, shared, serving.keep, serving.keep_s)
     hub = _named("hub", HostedHub, shared, config.executor, str(work))
-    return deployment.bind(config, checkpoint, follow, str(work), device, registry, hub)
+    return deployment.bind(
+        *(config, checkpoint, follow, str(work), device, registry, hub), port=port
+    )
 
 
 def from_file(args: dict[str, str]) -> Any:

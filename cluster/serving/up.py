@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray import serve
@@ -44,13 +45,19 @@ def serve_until_told(
     for number in (signal.SIGTERM, signal.SIGINT):  # after Ray, which sets its own
         signal.signal(number, lambda *_: told.set())
     try:
-        options = {"host": serving.host, "port": port}
-        if serving.tls_cert is not None:
+        options: dict[str, Any] = {"host": serving.host, "port": port}
+        if serving.direct:
+            options = {"location": "NoServer"}
+        elif serving.tls_cert is not None:
             options |= {"ssl_certfile": serving.tls_cert, "ssl_keyfile": serving.tls_key}
         serve.start(http_options=options)
         note(f"version {checkpoint.version} of {checkpoint.path} starts; logs in {work / 'logs'}")
         bound = application(
-            config, checkpoint, follow=str(follow) if follow else None, work=work, device=device()
+            *(config, checkpoint),
+            follow=str(follow) if follow else None,
+            work=work,
+            device=device(),
+            port=port if serving.direct else None,
         )
         serve.run(bound, name=APPLICATION, route_prefix="/", blocking=False)
         scheme = "http" if serving.tls_cert is None else "https"
