@@ -3,55 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 
 import pytest
+from chromium import CONTRAST, chromium
 from served import SEARCH, listening, turns
+
+from wfr.testing import FakeRenderer
 
 pytestmark = pytest.mark.engine  # of browsers
 
 EVIL = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>"
 
-CONTRAST = r"""() => {
-  const parse = (c) => c.match(/[\d.]+/g).slice(0, 3).map(Number);
-  const light = (c) => parse(c).map((v) => v / 255)
-    .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const back = (e) => {
-    for (; e; e = e.parentElement) {
-      const c = getComputedStyle(e).backgroundColor;
-      if (!c.endsWith(', 0)') && c !== 'transparent') return c;
-    }
-    return 'rgb(255, 255, 255)';
-  };
-  let worst = 99;
-  for (const e of document.querySelectorAll('h1,h2,p,label,button,small,pre,dt,dd,b,summary')) {
-    if (!e.offsetParent || !e.textContent.trim() || e.disabled) continue;
-    const [a, b] = [light(getComputedStyle(e).color), light(back(e))].sort((x, y) => y - x);
-    worst = Math.min(worst, (a + 0.05) / (b + 0.05));
-  }
-  return worst;
-}"""
-"""The smallest ratio of a text's luminance to that of what is behind it (WCAG 2.1)."""
-
 
 @pytest.fixture(scope="module")
-def chromium(require):
+def browser(require):
     require("chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        program = shutil.which("chromium")
-        chromium = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    with chromium() as found:
+        yield found
 
 
 @contextlib.contextmanager
-def watching(chromium, *script, **look):
+def watching(browser, *script, **look):
     """The page of a service, and the service; errors of scripts fail the test."""
     problems = []
-    with listening(*script) as (url, one), chromium.new_context(**look) as context:
+    with listening(*script) as (url, one), browser.new_context(**look) as context:
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(url)
@@ -64,8 +39,8 @@ def ask(page, question):
     page.keyboard.press("Control+Enter")
 
 
-def test_a_workflow_is_asked_for_and_watched_by_keyboard_alone(chromium):
-    with watching(chromium) as (page, _):
+def test_a_workflow_is_asked_for_and_watched_by_keyboard_alone(browser):
+    with watching(browser) as (page, _):
         ask(page, "Capital of Germany?")
         page.locator("#result").wait_for()
         assert page.locator("#answer").text_content() == "Berlin"
@@ -80,10 +55,18 @@ def test_a_workflow_is_asked_for_and_watched_by_keyboard_alone(chromium):
         assert page.evaluate("document.activeElement.id") == "go"
 
 
-def test_it_grows_turn_by_turn_and_can_be_cancelled(chromium):
-    with watching(chromium, turns(SEARCH)) as (page, one):
+def test_it_grows_turn_by_turn_and_can_be_cancelled(browser):
+    services = []
+
+    def once(request):
+        services[0].director.open.clear()  # the turn after this one waits for ever
+        return FakeRenderer.ids(SEARCH)
+
+    with watching(browser, once) as (page, one):
+        services.append(one)
         ask(page, "Capital of Germany?")
-        page.locator("#turns-list > li").nth(1).wait_for()
+        page.locator("#turns-list pre.seen").wait_for()
+        assert page.locator("#turns-list > li").count() == 1
         page.keyboard.press("Escape")
         page.get_by_text("Cancelled").wait_for()
         assert page.locator("#stop").is_disabled()
@@ -91,8 +74,8 @@ def test_it_grows_turn_by_turn_and_can_be_cancelled(chromium):
             page.wait_for_timeout(10)
 
 
-def test_nothing_that_a_model_or_a_client_writes_is_executed(chromium):
-    with watching(chromium, turns(f"<think>x</think><answer>{EVIL}</answer>")) as (page, _):
+def test_nothing_that_a_model_or_a_client_writes_is_executed(browser):
+    with watching(browser, turns(f"<think>x</think><answer>{EVIL}</answer>")) as (page, _):
         ask(page, EVIL)
         page.locator("#result").wait_for()
         assert page.locator("#answer").text_content() == EVIL
@@ -104,8 +87,8 @@ def test_nothing_that_a_model_or_a_client_writes_is_executed(chromium):
         assert page.evaluate("window.hacked") is None
 
 
-def test_a_refusal_is_shown(chromium):
-    with watching(chromium) as (page, one):
+def test_a_refusal_is_shown(browser):
+    with watching(browser) as (page, one):
         one.service.places["workflow"].draining = True
         ask(page, "Capital of Germany?")
         page.locator("#status.bad").wait_for()
@@ -113,10 +96,10 @@ def test_a_refusal_is_shown(chromium):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_can_be_read(chromium, scheme):
+def test_it_can_be_read(browser, scheme):
     """On a phone: contrast of at least 4.5 to 1, every field labelled, no sideways scrolling."""
     phone = {"viewport": {"width": 380, "height": 800}, "color_scheme": scheme}
-    with watching(chromium, **phone) as (page, _):
+    with watching(browser, **phone) as (page, _):
         ask(page, "Capital of Germany?")
         page.locator("#result").wait_for()
         page.locator("summary").click()
