@@ -17,6 +17,8 @@ from cluster.inspector.server import HOST, application
 from wfr.journal import Journal
 from wfr.trajectory import OperatorCall, StopReason
 
+pytestmark = pytest.mark.engine  # of browsers
+
 ADD = "<think>{0}</think><action>add</action><operator>{1}</operator><prompt>{0}</prompt>"
 
 
