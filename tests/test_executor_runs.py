@@ -237,6 +237,7 @@ def _nowhere(key, directory):
     return {path.name for path in files}
 
 
+@pytest.mark.soak
 def test_a_run_leaves_its_key_nowhere(tmp_path):
     """Everything that a run writes is searched: its directory, its output, Ray's own files."""
     # Short: Ray puts sockets there, whose paths may have 107 bytes.

@@ -154,6 +154,7 @@ def test_no_request_of_the_document_is_answered_by_a_5xx(service):
         check()
 
 
+@pytest.mark.soak
 def test_a_newer_version_takes_over_under_load(service, run):
     """Nothing fails, nothing is mixed, and the old engine ends."""
     results, stop = [], threading.Event()
