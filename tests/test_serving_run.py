@@ -210,8 +210,12 @@ def test_a_replica_that_is_killed_costs_what_it_was_answering_and_no_more(run):
     with serving("--policy", run, "--set", "serving.replicas=2") as (url, process):
 
         def replicas():
-            everybody = psutil.Process(process.pid).children(recursive=True)
-            return [p for p in everybody if "ServeReplica" in "".join(p.cmdline())]
+            found = []
+            for each in psutil.Process(process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):  # it has just ended
+                    if "ServeReplica" in "".join(each.cmdline()):
+                        found.append(each)
+            return found
 
         async def ask(client, stop):
             while not stop.is_set():
