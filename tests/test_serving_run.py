@@ -203,19 +203,21 @@ def test_what_runs_at_the_end_is_finished(run):
         assert process.wait(90) == 0
 
 
+def replicas(service):
+    """The processes of a service's replicas."""
+    found = []
+    for each in psutil.Process(service.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if "ServeReplica" in "".join(each.cmdline()):
+                found.append(each)
+    return found
+
+
 @pytest.mark.soak
 def test_a_replica_that_is_killed_costs_what_it_was_answering_and_no_more(run):
     """kill -9 of one of two replicas under load; another one takes its place."""
     clients, statuses = 4, []
     with serving("--policy", run, "--set", "serving.replicas=2") as (url, process):
-
-        def replicas():
-            found = []
-            for each in psutil.Process(process.pid).children(recursive=True):
-                with contextlib.suppress(psutil.Error):  # it has just ended
-                    if "ServeReplica" in "".join(each.cmdline()):
-                        found.append(each)
-            return found
 
         async def ask(client, stop):
             while not stop.is_set():
@@ -232,10 +234,10 @@ def test_a_replica_that_is_killed_costs_what_it_was_answering_and_no_more(run):
                 asking = [asyncio.create_task(ask(client, stop)) for _ in range(clients)]
                 while len(statuses) < 20:
                     await asyncio.sleep(0.01)
-                victim, survivor = replicas()
+                victim, survivor = replicas(process)
                 engine = victim.children(recursive=True)
                 victim.kill()
-                while len(replicas()) < 2 or victim in replicas():
+                while len(replicas(process)) < 2 or victim in replicas(process):
                     await asyncio.sleep(0.5)
                 ready = set()
                 while len(ready - {""}) < 2:
