@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pyarrow as pa
 import ray
 
 from cluster.gang import LearnerLostError, together
@@ -83,7 +84,7 @@ class OfflineRun:
         self._progress.phase("training on the recording")
 
     async def _step(self, batch: RecordedBatch) -> None:
-        refs = [ray.put(group) for group in batch.groups]
+        refs = [ray.put(group.serialize()) for group in batch.groups]
         results = await together(self._topology.ranks, "step", batch.version, *refs)
         self._steps += 1
         metrics = results[0]
@@ -95,7 +96,7 @@ class OfflineRun:
                 "version": batch.version + 1,
                 **metrics,
                 "lag/max": batch.max_lag,
-                "groups": [int(group.column("group_id")[0].as_py()) for group in batch.groups],
+                "groups": [_number_or_name(group) for group in batch.groups],
             }
         )
         self._progress.note(
@@ -109,3 +110,9 @@ class OfflineRun:
         state = {"run": self._directory.path.name, "steps": self._steps, "offline": True}
         await together(self._topology.ranks, "save", str(target), state)
         self._progress.note(f"checkpoint {target}")
+
+
+def _number_or_name(group: pa.RecordBatch) -> int | str:
+    """Of a group: runs count theirs, a service names them."""
+    name = str(group.column("group_id")[0].as_py())
+    return int(name) if name.isdigit() else name

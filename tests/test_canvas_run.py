@@ -15,7 +15,7 @@ from wfr.journal import read_journal
 from wfr.schema import from_batch
 from wfr.workflow.edit_parser import parse_edit
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.engine, pytest.mark.soak, pytest.mark.timeout(400)]
 
 CONFIG = """
 run: {name: run, dir: RUNS}
