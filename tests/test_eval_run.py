@@ -12,7 +12,7 @@ from learner import tiny
 from wfr.config import load_config
 from wfr.evaluation.prediction import PredictionFile
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.engine, pytest.mark.soak, pytest.mark.timeout(300)]
 
 CONFIG = """
 model: {max_length: 256, tiny: {layers: 1, hidden: 64, intermediate: 64, heads: 2}}

@@ -269,6 +269,7 @@ def test_a_killed_learner_restarts_from_its_checkpoint_and_the_run_goes_on(start
     assert _nothing_is_left(process) is True
 
 
+@pytest.mark.soak
 def test_ctrl_c_on_gsm8k_leaves_a_checkpoint_and_no_process(start, director):
     process = start(
         f"model.path={director}", *_benchmark("gsm8k", "sample.jsonl"), "train.steps=200"
