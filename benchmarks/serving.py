@@ -92,7 +92,7 @@ def _director(directory: Path) -> Config:
             "sampler": {"max_num_seqs": _SEQUENCES},
             "serving": {
                 "concurrency": _STREAMS + 100,
-                "completions": 2 * _CONCURRENT,
+                "completions": 16 * _CONCURRENT,
                 "queue": 2 * _CONCURRENT,
                 "poll_s": 0.5,
                 "temperature": 1.0,
