@@ -5,6 +5,7 @@ canary file in the test's own directory, or a bounded count.
 """
 
 import asyncio
+import contextlib
 import os
 import select
 import shlex
@@ -14,6 +15,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 
 import pytest
 
@@ -350,7 +352,7 @@ def descendants(pid: int) -> list[int]:
             try:
                 with open(f"/proc/{entry}/stat") as file:
                     parent = int(file.read().rpartition(")")[2].split()[1])
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):
                 continue
             children.setdefault(parent, []).append(int(entry))
     found, queue = [], [pid]
@@ -358,6 +360,15 @@ def descendants(pid: int) -> list[int]:
         queue += children.get(queue[0], [])
         found.append(queue.pop(0))
     return found[1:]
+
+
+def handles(pids: Iterable[int]) -> list[int]:
+    """Open those that still run: the program before this one may be on its way out."""
+    opened = []
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            opened.append(os.pidfd_open(pid))
+    return opened
 
 
 def kill_the_parent(wall: str, processes: int, scratch: str) -> None:
@@ -368,9 +379,10 @@ def kill_the_parent(wall: str, processes: int, scratch: str) -> None:
         env={**os.environ, "TMPDIR": scratch},
     ) as host:
         assert host.stdout.readline() == "warm\n"
-        while len(descendants(host.pid)) < processes:
+        while len(inside := handles(descendants(host.pid))) < processes:
+            for fd in inside:
+                os.close(fd)
             time.sleep(0.01)
-        inside = [os.pidfd_open(pid) for pid in descendants(host.pid)]
         host.send_signal(signal.SIGKILL)
     for fd in inside:
         assert select.select([fd], [], [], 10)[0], "a process outlived its parent"
@@ -394,7 +406,7 @@ def test_nothing_survives_close(run):
         async with Sandbox(QUICK) as sandbox:
             await sandbox.run("1")
             mine = set(descendants(os.getpid())) - others
-            return [os.pidfd_open(pid) for pid in mine]
+            return handles(mine)
 
     inside = asyncio.run(main())
     assert inside
