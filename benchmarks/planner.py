@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.harness import Figure, Result, at_most, figure
-from benchmarks.slow_search import PROFILES
+from benchmarks.late_operators import PROFILES
 from wfr.planner.calibration import calibrate
 from wfr.planner.forecast import forecast
 from wfr.planner.recorded_run import Recorded, RecordedRun
@@ -49,7 +49,7 @@ class Arm:
 
     Attributes:
         changes: keys of the run's configuration that differ from the file.
-        latency: profile of `benchmarks.slow_search`; none: Search as it is.
+        latency: profile of `benchmarks.late_operators`; none: Search as it is.
     """
 
     changes: Mapping[str, int]
@@ -57,7 +57,7 @@ class Arm:
 
     def overrides(self) -> list[str]:
         """The changes as `--set` takes them."""
-        search = f"benchmarks.slow_search:{self.latency}" if self.latency else "Search"
+        search = f"benchmarks.late_operators:SEARCH_{self.latency}" if self.latency else "Search"
         changes = [f"{key}={value}" for key, value in self.changes.items()]
         return [*changes, f"environment.pool=[{search}]"]
 
@@ -68,7 +68,9 @@ class Arm:
             section, name = _PLACES[key]
             values[section][name] = value
         if self.latency:
-            values["operators"] = {"Search": {"latency_s": PROFILES[self.latency].model_dump()}}
+            values["operators"] = {
+                "Search": {"latency_s": PROFILES[self.latency].latency.model_dump()}
+            }
         return Scenario.model_validate(values)
 
 

@@ -30,7 +30,7 @@ def record(name: str, about: str, result: Result, *, seconds: float, quick: bool
         "name": name,
         "about": about,
         "when": time.strftime("%Y-%m-%d", time.gmtime()),
-        "commit": _commit(),
+        "commit": commit(),
         "quick": quick,
         "seconds": round(seconds, 1),
         "machine": machine(),
@@ -64,6 +64,17 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "load": round(os.getloadavg()[0], 2),
     }
+
+
+def commit() -> str:
+    """The commit that runs, `-dirty` with changes; `unknown` outside of a repository."""
+    command = ["git", "describe", "--always", "--dirty"]
+    root = Path(__file__).parent
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
 
 
 def worse(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -143,16 +154,6 @@ def read(name: str, directory: Path) -> dict[str, Any] | None:
 def read_all(directory: Path) -> list[dict[str, Any]]:
     """All stored records."""
     return [json.loads(path.read_text(encoding="utf-8")) for path in directory.glob("*.json")]
-
-
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    root = Path(__file__).parent
-    try:
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    except OSError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"
 
 
 def _processor() -> str:

@@ -1,30 +1,9 @@
-"""The benchmark of the planner: its search is the same but later, its arms say one thing twice."""
+"""The benchmark of the planner: its arms say one thing twice."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-
 from benchmarks.planner import CALIBRATION, PREDICTED
-from benchmarks.slow_search import SlowSearch
-from wfr.operators.base import Outcome, Scope
-from wfr.planner.distributions import LogNormal
 from wfr.planner.scenario_file import parse_scenario
-from wfr.trajectory import OperatorCall
-
-
-class Echo:
-    async def call(self, argument, scope):
-        return Outcome(argument, OperatorCall("Search", "bm25", 0.001, ended_at=1.0))
-
-
-def test_the_wait_is_a_part_of_the_call():
-    search = SlowSearch(Echo(), LogNormal(median=0.01, p99=0.02))
-    started = time.time()
-    outcome = asyncio.run(search.call("who", Scope("t")))
-    assert outcome.text == "who"
-    assert 0.001 < outcome.call.seconds <= time.time() - started + 0.001
-    assert started < outcome.call.ended_at <= time.time()
 
 
 def test_every_arm_says_the_same_to_the_run_and_to_the_planner():

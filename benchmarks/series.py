@@ -1,0 +1,211 @@
+"""A series of whole runs from one warm start: each is made once, its row is kept, the rest go on.
+
+    runs/NAME/base/         the director that all runs start from
+    runs/NAME/rows.jsonl    one line per finished run: what was set, what came of it
+    runs/NAME/ARM-SEED/     the run itself; checkpoints and journal are deleted with its row written
+
+A row is found again by the run's whole list of settings, so rows of other step counts may lie in
+the same file. Runs of one seed are made before those of the next: a part of a series is a series.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks import report
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ROOT / "cluster/configs/quickstart.yaml"
+
+Row = dict[str, Any]
+"""A finished run: `arm`, `seed`, the arm's labels, `settings`, and the columns of `outcome`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to run.
+
+    Attributes:
+        name: of its runs' directories.
+        labels: columns that tell the arms apart.
+        overrides: what departs from the configuration, as `--set` takes it.
+    """
+
+    name: str
+    labels: Mapping[str, Any]
+    overrides: tuple[str, ...]
+
+
+def wfr(*arguments: str) -> int:
+    """The command `wfr` in a process of its own; returns its exit code."""
+    # Ray would otherwise let everything else on the machine go first.
+    environment = {**os.environ, "RAY_worker_niceness": "0"}
+    command = [sys.executable, "-m", "cluster.cli", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+
+
+class Series:
+    """Runs of one configuration in one directory."""
+
+    def __init__(
+        self, out: Path, common: Sequence[str] = (), command: Callable[..., int] = wfr
+    ) -> None:
+        """Make runs under `out`, all with the overrides `common`, by calling `command`."""
+        self.out = out.resolve()
+        self._common = tuple(common)
+        self._command = command
+
+    def run(
+        self,
+        arms: Sequence[Arm],
+        seeds: Iterable[int],
+        *,
+        warm: Sequence[str] = (),
+        minutes: float | None = None,
+    ) -> list[str]:
+        """Make the runs that are missing; returns the names of those that failed.
+
+        `warm` are overrides of the warm start, if it is missing too. After `minutes` no further run
+        is begun.
+
+        Raises:
+            RuntimeError: the warm start failed.
+        """
+        started, failed = time.monotonic(), []
+        missing = [(arm, seed) for seed in seeds for arm in arms if not self._row(arm, seed)]
+        for arm, seed in missing:
+            if minutes is not None and time.monotonic() - started > 60 * minutes:
+                break
+            self._warm_start(warm)
+            if not self._one(arm, seed):
+                failed.append(f"{arm.name}-{seed}")
+        return failed
+
+    def rows(self, arms: Sequence[Arm], seeds: Iterable[int]) -> list[Row]:
+        """Rows of the runs that are finished, seed by seed."""
+        found = (self._row(arm, seed) for seed in seeds for arm in arms)
+        return [row for row in found if row]
+
+    def write_table(self, rows: Sequence[Row], name: str = "runs.parquet") -> Path:
+        """Keep rows as Parquet in the series' directory, one line per run."""
+        path = self.out / name
+        pq.write_table(pa.Table.from_pylist([_flat(row) for row in rows]), path)
+        return path
+
+    def _row(self, arm: Arm, seed: int) -> Row | None:
+        settings = self._settings(arm, seed)
+        kept = [row for row in self._stored() if row["settings"] == settings]
+        return {**kept[-1], **arm.labels, "arm": arm.name} if kept else None
+
+    def _stored(self) -> Iterator[Row]:
+        path = self.out / "rows.jsonl"
+        for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+            try:
+                yield json.loads(line)
+            except ValueError:  # cut off in the middle: that run is made again
+                continue
+
+    def _settings(self, arm: Arm, seed: int) -> list[str]:
+        return [f"run.seed={seed}", *self._common, *arm.overrides]
+
+    def _warm_start(self, overrides: Sequence[str]) -> None:
+        base = self.out / "base"
+        if (base / "config.json").exists():
+            return
+        options = [part for value in ("run.seed=1", *overrides) for part in ("--set", value)]
+        if self._command("warmstart", str(CONFIG), "--out", str(base), *options):
+            raise RuntimeError(f"the warm start in {base} failed: see above")
+
+    def _one(self, arm: Arm, seed: int) -> bool:
+        """Make one run and keep its row; returns whether it ended well."""
+        name = f"{arm.name}-{seed}"
+        directory = self.out / name
+        place = (f"run.dir={self.out}", f"run.name={name}", f"model.path={self.out / 'base'}")
+        settings = self._settings(arm, seed)
+        options = [part for value in (*place, *settings) for part in ("--set", value)]
+        load = os.getloadavg()[0]
+        self._command("train", str(CONFIG), "--overwrite", *options)
+        if not _done(directory):
+            return False
+        row = {
+            **{"seed": seed, "settings": settings, "load": round(load, 2), **arm.labels},
+            **{"arm": arm.name, "commit": report.commit(), "when": time.strftime("%Y-%m-%d")},
+            **outcome(directory),
+        }
+        _append(self.out / "rows.jsonl", json.dumps(row))
+        for part in ("checkpoints", "journal"):
+            shutil.rmtree(directory / part, ignore_errors=True)
+        return True
+
+
+def outcome(directory: Path) -> Row:
+    """What came of a finished run, from its summary and its metrics.
+
+    Times are seconds. `curve` is the share of right answers among the sampled episodes of each
+    step, `clipped` the share of its policy tokens whose ratio was clipped, `at` the time from the
+    beginning of training to its publication. `groups`, `train`, `publish` and `other` add up to the
+    training loop's life up to the last step; `sampler`, `operator`, `own` and `slot` are summed
+    over all episodes. `discarded` leaves out what was under way when the run ended (`cut`).
+    """
+    summary = json.loads((directory / "summary.json").read_text("utf-8"))
+    steps = [record for record in _metrics(directory) if record["kind"] == "step"]
+    last = steps[-1]
+    begin = last["time"] - summary["rl_seconds"]
+    thrown = dict(summary["tokens_discarded"])
+    cut = thrown.pop("run_ended", 0)
+    kept = ("em_before", "em_after", "steps", "rl_seconds", "wall_seconds", "max_lag_seen")
+    return {
+        **{name: summary[name] for name in kept},
+        **{"skill_" + name: value for name, value in summary["skills_after"].items()},
+        "generated": summary["tokens_generated"],
+        "consumed": summary["tokens_consumed"],
+        "waiting": summary["tokens_waiting"],
+        "discarded": sum(thrown.values()),
+        "discarded_by": thrown,
+        "cut": cut,
+        "idle": sum(summary["idle_shares"]) / max(1, len(summary["idle_shares"])),
+        **last["seconds/training_loop"],
+        **last["seconds/workers"],
+        "publishing": summary["publish_seconds"],
+        "lag": sum(record["lag/mean"] for record in steps) / len(steps),
+        "at": [round(record["time"] - begin, 3) for record in steps],
+        "curve": [record["reward/correct"] for record in steps],
+        "clipped": [record["clip_fraction_low"] + record["clip_fraction_high"] for record in steps],
+        "entropy": last["entropy"],
+    }
+
+
+def _metrics(directory: Path) -> Iterator[Row]:
+    for line in (directory / "metrics.jsonl").read_text("utf-8").splitlines():
+        yield json.loads(line)
+
+
+def _done(directory: Path) -> bool:
+    path = directory / "summary.json"
+    return path.exists() and json.loads(path.read_text("utf-8")).get("status") == "done"
+
+
+def _append(path: Path, line: str) -> None:
+    """Add a line that is on the disk when this returns, behind a torn one if there is one."""
+    torn = path.exists() and path.stat().st_size and path.read_bytes()[-1:] != b"\n"
+    with path.open("a", encoding="utf-8") as file:
+        file.write(("\n" if torn else "") + line + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flat(row: Mapping[str, Any]) -> Row:
+    """A row for a table: mappings, which differ from run to run, as text."""
+    return {k: json.dumps(v) if isinstance(v, Mapping) else v for k, v in row.items()}

@@ -1,0 +1,147 @@
+"""A series of runs: what is made, what is not made again, and what a row says."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.series import Arm, Series, outcome
+from wfr.config import load_config
+
+ARMS = [Arm(f"lag-{lag}", {"lag_bound": lag}, (f"buffer.max_lag={lag}",)) for lag in (0, 4)]
+
+
+def step(number, correct):
+    return {
+        "kind": "step",
+        "step": number,
+        "time": 1000.0 + 10 * number,
+        "reward/correct": correct,
+        "clip_fraction_low": 0.01,
+        "clip_fraction_high": 0.02,
+        "lag/mean": float(number),
+        "entropy": 0.5,
+        "seconds/training_loop": {"groups": 6.0, "train": 3.0, "publish": 1.0, "other": 0.0},
+        "seconds/workers": {"slot": 1.0, "sampler": 50.0, "operator": 20.0, "own": 2.0},
+    }
+
+
+SUMMARY = {
+    "status": "done",
+    "em_before": 0.3,
+    "em_after": 0.9,
+    "skills_after": {"hop1": 1.0},
+    "steps": 2,
+    "rl_seconds": 20.0,
+    "wall_seconds": 60.0,
+    "max_lag_seen": 2,
+    "tokens_generated": 1000,
+    "tokens_consumed": 900,
+    "tokens_discarded": {"backend_failed": 30, "run_ended": 20},
+    "tokens_waiting": 50,
+    "idle_shares": [0.0, 0.5],
+    "publish_seconds": 1.5,
+}
+
+
+class Command:
+    """Stands for `wfr`: writes what a run leaves behind."""
+
+    def __init__(self, fails=()):
+        self.calls = []
+        self.fails = fails
+
+    def __call__(self, what, config, *options):
+        settings = dict(v.split("=", 1) for v in options if "=" in v)
+        if what == "warmstart":
+            self.calls.append("warmstart")
+            out = options[options.index("--out") + 1]
+            self._write(out, "config.json", "{}")
+            return 0
+        load_config(config, [v for v in options if "=" in v])  # such keys and values exist
+        name = settings["run.name"]
+        self.calls.append(name)
+        directory = f"{settings['run.dir']}/{name}"
+        status = {"status": "failed"} if name in self.fails else {}
+        self._write(directory, "summary.json", json.dumps({**SUMMARY, **status}))
+        lines = [{"kind": "run"}, step(1, 0.25), step(2, 0.75)]
+        self._write(directory, "metrics.jsonl", "\n".join(map(json.dumps, lines)))
+        self._write(f"{directory}/checkpoints", "weights", "")
+        return 1 if status else 0
+
+    def _write(self, directory, name, text):
+        from pathlib import Path
+
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        (Path(directory) / name).write_text(text)
+
+
+def test_runs_are_made_once_seed_by_seed_from_one_warm_start(tmp_path):
+    command = Command()
+    series = Series(tmp_path, ["train.steps=2"], command)
+    assert series.run(ARMS, [1]) == []
+    assert series.run(ARMS, [1, 2]) == []
+    assert command.calls == ["warmstart", "lag-0-1", "lag-4-1", "lag-0-2", "lag-4-2"]
+    rows = series.rows(ARMS, [1, 2])
+    assert [(r["seed"], r["lag_bound"]) for r in rows] == [(1, 0), (1, 4), (2, 0), (2, 4)]
+    assert not (tmp_path / "lag-0-1/checkpoints").exists()
+    assert (tmp_path / "lag-0-1/metrics.jsonl").exists()
+
+
+def test_other_settings_are_other_runs(tmp_path):
+    command = Command()
+    Series(tmp_path, ["train.steps=2"], command).run(ARMS[:1], [1])
+    longer = Series(tmp_path, ["train.steps=3"], command)
+    assert longer.rows(ARMS, [1]) == []
+    longer.run(ARMS[:1], [1])
+    assert command.calls.count("lag-0-1") == 2
+
+
+def test_a_failed_run_is_named_and_made_again(tmp_path):
+    assert Series(tmp_path, command=Command({"lag-4-1"})).run(ARMS, [1]) == ["lag-4-1"]
+    command = Command()
+    assert Series(tmp_path, command=command).run(ARMS, [1]) == []
+    assert command.calls == ["lag-4-1"]
+
+
+def test_a_row_that_was_cut_off_is_made_again(tmp_path):
+    Series(tmp_path, command=Command()).run(ARMS, [1])
+    rows = tmp_path / "rows.jsonl"
+    rows.write_bytes(rows.read_bytes()[:-100])
+    command = Command()
+    series = Series(tmp_path, command=command)
+    series.run(ARMS, [1])
+    assert command.calls == ["lag-4-1"]
+    assert len(series.rows(ARMS, [1])) == 2
+
+
+def test_no_run_begins_after_the_time_is_up(tmp_path):
+    command = Command()
+    assert Series(tmp_path, command=command).run(ARMS, [1], minutes=-1) == []
+    assert command.calls == []
+
+
+def test_a_warm_start_that_fails_ends_the_series(tmp_path):
+    with pytest.raises(RuntimeError, match="warm start"):
+        Series(tmp_path, command=lambda *a: 1).run(ARMS, [1])
+
+
+def test_what_a_row_says(tmp_path):
+    Command()("train", "cluster/configs/quickstart.yaml", f"run.dir={tmp_path}", "run.name=x")
+    row = outcome(tmp_path / "x")
+    assert (row["discarded"], row["cut"], row["discarded_by"]) == (30, 20, {"backend_failed": 30})
+    assert row["curve"] == [0.25, 0.75]
+    assert row["at"] == [10.0, 20.0]
+    assert row["clipped"] == pytest.approx([0.03, 0.03])
+    assert (row["groups"], row["operator"], row["idle"], row["lag"]) == (6.0, 20.0, 0.25, 1.5)
+
+
+def test_rows_become_a_table(tmp_path):
+    series = Series(tmp_path, command=Command())
+    series.run(ARMS, [1])
+    table = pq.read_table(series.write_table(series.rows(ARMS, [1]))).to_pylist()
+    assert [row["lag_bound"] for row in table] == [0, 4]
+    assert table[0]["curve"] == [0.25, 0.75]
+    assert json.loads(table[0]["discarded_by"]) == {"backend_failed": 30}
