@@ -25,6 +25,7 @@ from wfr.line_log import Sync
 from wfr.protocols import Publication, TransferGroup
 from wfr.spill import Spilled
 from wfr.tasks.registry import make_source
+from wfr.trained_logprobs import TrainedLogprobs
 from wfr.turn_journal import TurnJournal
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class HostedLearner:
             init_method=init_method,
             version=version,
             set_aside=self._refused.append,
+            logprobs=TrainedLogprobs(self._run_dir, self._rank, self._config.learner.logprobs),
         )
         if checkpoint is not None:
             self._learner.restore(checkpoint)

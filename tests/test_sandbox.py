@@ -24,7 +24,7 @@ from wfr.sandbox import Result, Sandbox, Status, available, confinement, seccomp
 from wfr.sandbox.confinement import SandboxUnavailableError, Wall
 from wfr.sandbox.process import ZygoteProcess
 
-QUICK = SandboxConfig(wall_s=1.0)
+QUICK = SandboxConfig(wall_s=10)
 REASON = available(QUICK)
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 WALLS = {"bubblewrap": confinement.bubblewrap, "namespaces": confinement.namespaces}
@@ -427,7 +427,7 @@ def test_refuses_without_a_wall_and_says_what_to_do(monkeypatch):
 
 def test_unconfined_keeps_limits_and_filter(monkeypatch):
     monkeypatch.setattr(confinement, "_first_that_works", lambda: "none")
-    config = SandboxConfig(allow_unconfined=True, wall_s=0.5)
+    config = SandboxConfig(allow_unconfined=True, wall_s=1.5)
     assert available(config) is None
     results = run_all("1 + 1", "open('x', 'w')", FORK_BOMB, "while True: pass", config=config)
     assert [r.value for r in results[::2]] == ["2", "0"]
