@@ -12,7 +12,10 @@ from wfr.config import SandboxConfig
 from wfr.sandbox import Sandbox, available, confinement
 
 REASON = available(SandboxConfig())
-pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+pytestmark = [
+    pytest.mark.engine,  # for its time
+    pytest.mark.skipif(REASON is not None, reason=str(REASON)),
+]
 WALLS = {"bubblewrap": confinement.bubblewrap, "namespaces": confinement.namespaces}
 TEST = "assert add(2, 3) == 5"
 HASTY, PATIENT = SandboxConfig(wall_s=0.7), SandboxConfig(wall_s=30)

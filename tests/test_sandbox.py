@@ -26,7 +26,10 @@ from wfr.sandbox.process import ZygoteProcess
 
 QUICK = SandboxConfig(wall_s=10)
 REASON = available(QUICK)
-pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+pytestmark = [
+    pytest.mark.engine,  # for its time
+    pytest.mark.skipif(REASON is not None, reason=str(REASON)),
+]
 WALLS = {"bubblewrap": confinement.bubblewrap, "namespaces": confinement.namespaces}
 
 
