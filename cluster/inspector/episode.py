@@ -94,7 +94,7 @@ def view(trajectory: Trajectory, consumed: int | None, max_turn_lag: int | None)
 
 def token_rows(
     trajectory: Trajectory, number: int, trained: np.ndarray | None = None
-) -> Mapping[str, list[Any] | None]:
+) -> Mapping[str, Any]:
     """The tokens of a turn and of its observation: ids, log-probs, versions, and which are its own.
 
     Args:
