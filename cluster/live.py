@@ -27,6 +27,9 @@ _PROBLEMS = {
     "sampler_lost": "{name} was lost: {why}",
     "worker_lost": "{name} died and was started again",
     "learner_lost": "the learner was lost: {why}",
+    "silent": "{name} {why}",
+    "stall": "no step for long: {why}",
+    "quarantine": "node {node} is closed: {why}",
     "refused": "groups could not be trained on: {groups/refused}",
 }
 _LOOP_NAMES = {"groups": "waits for groups", "train": "trains", "publish": "waits for publishing"}

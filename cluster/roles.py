@@ -14,6 +14,7 @@ from actors.render import Renderer
 from actors.sampler import Sampler
 from actors.worker import RolloutWorker
 from cluster.hand_over import HandOver, columns_of, pack
+from cluster.heart import HEART, Heart, end_children, node
 from cluster.hub import RemoteHub
 from cluster.logs import redirect
 from cluster.remote import Remote
@@ -32,13 +33,18 @@ if TYPE_CHECKING:
     from learner.learner import Learner
 
 
-class HostedSampler(Sampler):
+class HostedSampler(Heart, Sampler):
     """A sampler that logs to the run directory."""
 
     def __init__(self, config: Config, name: str, *, run_dir: str, **settings: Any) -> None:
         """Start the engine; `settings` are those of `Sampler`."""
         redirect(Path(run_dir) / "logs", name)
         super().__init__(config, **settings)
+
+    async def beat(self) -> str:  # type: ignore[override]
+        """Answer when the engine's own process has."""
+        await self.ping()
+        return node()
 
 
 class HostedLearner:
@@ -53,6 +59,16 @@ class HostedLearner:
         self._config = config
         self._run_dir = Path(run_dir)
         self._rank = rank
+
+    @ray.method(concurrency_group=HEART)
+    def beat(self) -> str:
+        """Answer beside a step that is under way."""
+        return node()
+
+    @ray.method(concurrency_group=HEART)
+    def end_children(self) -> None:
+        """Kill what this process has started, beside a step that is under way."""
+        end_children()
 
     def load(
         self, model_path: str, init_method: str, version: int = 0, checkpoint: str | None = None
@@ -99,7 +115,7 @@ class HostedLearner:
         self._learner.close()
 
 
-class HostedWorker(RolloutWorker):
+class HostedWorker(Heart, RolloutWorker):
     """A rollout worker that journals to the run directory and hands batches over in Ray."""
 
     def __init__(
