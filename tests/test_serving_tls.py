@@ -74,6 +74,8 @@ def test_it_speaks_https_with_the_certificate_and_nothing_else(files):
         with pytest.raises(ssl.SSLCertVerificationError):
             await ask(port, ssl.create_default_context())
         plain = await ask(port, None)
+        kept = listener._server.config.timeout_keep_alive
+        assert kept > 60, "nginx keeps its connections for 60 s: a request would meet a closed one"
         await listener.close()
         return trusting, plain
 
