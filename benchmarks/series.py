@@ -84,60 +84,77 @@ class Series:
             RuntimeError: the warm start failed.
         """
         started, failed = time.monotonic(), []
-        missing = [(arm, seed) for seed in seeds for arm in arms if not self._row(arm, seed)]
+        stored = self._stored()
+        wanted = ((arm, seed) for seed in seeds for arm in arms)
+        missing = [each for each in wanted if self._key(*each) not in stored]
         for arm, seed in missing:
             if minutes is not None and time.monotonic() - started > 60 * minutes:
                 break
-            self._warm_start(warm)
+            self.base(warm)
             if not self._one(arm, seed):
                 failed.append(f"{arm.name}-{seed}")
         return failed
 
     def rows(self, arms: Sequence[Arm], seeds: Iterable[int]) -> list[Row]:
         """Rows of the runs that are finished, seed by seed."""
-        found = (self._row(arm, seed) for seed in seeds for arm in arms)
-        return [row for row in found if row]
+        stored = self._stored()
+        return [
+            {**stored[self._key(arm, seed)], **arm.labels, "arm": arm.name}
+            for seed in seeds
+            for arm in arms
+            if self._key(arm, seed) in stored
+        ]
 
-    def write_table(self, rows: Sequence[Row], name: str = "runs.parquet") -> Path:
+    def write_table(self, rows: Sequence[Row], name: str = "runs") -> Path:
         """Keep rows as Parquet in the series' directory, one line per run."""
-        path = self.out / name
+        path = self.out / f"{name}.parquet"
         pq.write_table(pa.Table.from_pylist([_flat(row) for row in rows]), path)
         return path
 
-    def _row(self, arm: Arm, seed: int) -> Row | None:
-        settings = self._settings(arm, seed)
-        kept = [row for row in self._stored() if row["settings"] == settings]
-        return {**kept[-1], **arm.labels, "arm": arm.name} if kept else None
-
-    def _stored(self) -> Iterator[Row]:
-        path = self.out / "rows.jsonl"
+    def _stored(self) -> dict[tuple[str, ...], Row]:
+        """All rows by their settings; of two with the same ones the later."""
+        path, rows = self.out / "rows.jsonl", {}
         for line in path.read_text("utf-8").splitlines() if path.exists() else ():
             try:
-                yield json.loads(line)
+                row = json.loads(line)
             except ValueError:  # cut off in the middle: that run is made again
                 continue
+            rows[tuple(row["settings"])] = row
+        return rows
 
-    def _settings(self, arm: Arm, seed: int) -> list[str]:
-        return [f"run.seed={seed}", *self._common, *arm.overrides]
+    def _key(self, arm: Arm, seed: int) -> tuple[str, ...]:
+        return (f"run.seed={seed}", *self._common, *arm.overrides)
 
-    def _warm_start(self, overrides: Sequence[str]) -> None:
+    def base(self, warm: Sequence[str] = ()) -> Path:
+        """The director that all runs start from, warmed up with the overrides `warm` if need be.
+
+        Raises:
+            RuntimeError: the warm start failed.
+        """
         base = self.out / "base"
-        if (base / "config.json").exists():
-            return
-        options = [part for value in ("run.seed=1", *overrides) for part in ("--set", value)]
-        if self._command("warmstart", str(CONFIG), "--out", str(base), *options):
-            raise RuntimeError(f"the warm start in {base} failed: see above")
+        if not (base / "config.json").exists():
+            options = _set("run.seed=1", *warm)
+            if self._command("warmstart", str(CONFIG), "--out", str(base), *options):
+                raise RuntimeError(f"the warm start in {base} failed: see above")
+        return base
+
+    def train(self, name: str, settings: Sequence[str]) -> Path | None:
+        """Make one run from the base; returns its directory, or none where it failed."""
+        place = (f"run.dir={self.out}", f"run.name={name}", f"model.path={self.out / 'base'}")
+        self._command("train", str(CONFIG), "--overwrite", *_set(*place, *settings))
+        return self.finished(name)
+
+    def finished(self, name: str) -> Path | None:
+        """The directory of a run that ended well, or none."""
+        path = self.out / name / "summary.json"
+        done = path.exists() and json.loads(path.read_text("utf-8")).get("status") == "done"
+        return path.parent if done else None
 
     def _one(self, arm: Arm, seed: int) -> bool:
         """Make one run and keep its row; returns whether it ended well."""
-        name = f"{arm.name}-{seed}"
-        directory = self.out / name
-        place = (f"run.dir={self.out}", f"run.name={name}", f"model.path={self.out / 'base'}")
-        settings = self._settings(arm, seed)
-        options = [part for value in (*place, *settings) for part in ("--set", value)]
-        load = os.getloadavg()[0]
-        self._command("train", str(CONFIG), "--overwrite", *options)
-        if not _done(directory):
+        settings, load = self._key(arm, seed), os.getloadavg()[0]
+        directory = self.train(f"{arm.name}-{seed}", settings)
+        if directory is None:
             return False
         row = {
             **{"seed": seed, "settings": settings, "load": round(load, 2), **arm.labels},
@@ -150,14 +167,18 @@ class Series:
         return True
 
 
+def _set(*overrides: str) -> list[str]:
+    return [part for override in overrides for part in ("--set", override)]
+
+
 def outcome(directory: Path) -> Row:
     """What came of a finished run, from its summary and its metrics.
 
     Times are seconds. `curve` is the share of right answers among the sampled episodes of each
-    step, `clipped` the share of its policy tokens whose ratio was clipped, `at` the time from the
-    beginning of training to its publication. `groups`, `train`, `publish` and `other` add up to the
-    training loop's life up to the last step; `sampler`, `operator`, `own` and `slot` are summed
-    over all episodes. `discarded` leaves out what was under way when the run ended (`cut`).
+    step, `clipped` the share of its ratios that were clipped, units counted alike, `at` the time
+    from the beginning of training to its publication. `groups`, `train`, `publish` and `other` add
+    up to the training loop's life up to the last step; `sampler`, `operator`, `own` and `slot` are
+    summed over all episodes. `discarded` leaves out what was under way when the run ended (`cut`).
     """
     summary = json.loads((directory / "summary.json").read_text("utf-8"))
     steps = [record for record in _metrics(directory) if record["kind"] == "step"]
@@ -190,11 +211,6 @@ def outcome(directory: Path) -> Row:
 def _metrics(directory: Path) -> Iterator[Row]:
     for line in (directory / "metrics.jsonl").read_text("utf-8").splitlines():
         yield json.loads(line)
-
-
-def _done(directory: Path) -> bool:
-    path = directory / "summary.json"
-    return path.exists() and json.loads(path.read_text("utf-8")).get("status") == "done"
 
 
 def _append(path: Path, line: str) -> None:

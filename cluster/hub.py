@@ -11,7 +11,6 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.heart import Heart
 from cluster.logs import redirect
 from cluster.remote import Remote, host
 from wfr.backends.base import BackendConfigError
@@ -27,7 +26,7 @@ USAGE = "executors.json"
 """What the run has used its executors for, in the run directory."""
 
 
-class HostedHub(Heart, Hub):
+class HostedHub(Hub):
     """The hub with the run's cache, in a process of its own."""
 
     def __init__(self, config: ExecutorConfig, run_dir: str) -> None:
