@@ -31,6 +31,9 @@ export NO_PYTHON NO_TORCH
 # About a version of mkdocs that is not used here.
 export NO_MKDOCS_2_WARNING := 1
 
+# The tests start many processes, which are slow to start where nothing of them is compiled before.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test env unit soak lint docs bench clean
 

@@ -19,9 +19,15 @@ class Places:
 
     def __init__(self, count: int) -> None:
         """All places are free."""
-        self._free = count
+        self._count = self._free = count
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._arrivals = itertools.count()
+
+    @property
+    def requests(self) -> int:
+        """How many hold a place or wait for one."""
+        waiting = sum(not turn.done() for *_, turn in self._waiting)
+        return self._count - self._free + waiting
 
     @contextlib.asynccontextmanager
     async def hold(self, priority: int) -> AsyncIterator[None]:

@@ -56,6 +56,7 @@ class Sampler:
         self._epoch = 0
         self._paused = False
         self._updating = False
+        self._holding = asyncio.Event()
         self._in_flight = settings.in_flight
         # What would only queue inside the engine waits here, so that its salt is still right when
         # the engine schedules it.
@@ -84,6 +85,7 @@ class Sampler:
 
         An update that was begun before and never finished is replaced by this one.
         """
+        self._holding.set()
         with alive():
             if self._updating:
                 self._updating = False
@@ -126,12 +128,35 @@ class Sampler:
             self._version = version
             await self._engine.resume_generation()
             self._paused = False
+            self._holding.clear()
 
     async def watch(self, every_s: float = 0.5) -> None:
         """Return never; raise PeerLostError soon after the engine has died."""
         while not self._engine.errored:
             await asyncio.sleep(every_s)
         raise PeerLostError(f"the vLLM engine has died: {self._engine.dead_error}")
+
+    def load(self) -> tuple[int, bool]:
+        """Requests that it has, and whether it holds still for an update."""
+        return self._places.requests, self._holding.is_set()
+
+    async def ping(self) -> None:
+        """Return when the engine's own process has answered; PeerLostError where it is dead.
+
+        During an update it has no time for that, and a deadline of its own: then this returns.
+        """
+        tasks = {
+            asyncio.ensure_future(self._engine.is_sleeping()),
+            asyncio.ensure_future(self._holding.wait()),
+        }
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            with alive():
+                for task in done:
+                    task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
 
     def shutdown(self) -> None:
         """Stop the engine and its processes."""

@@ -129,6 +129,10 @@ class RolloutWorker:
         spent = self._spent.drain()
         return {phase: spent.get(phase, 0.0) for phase in ("slot", "sampler", "operator", "own")}
 
+    def activity(self) -> dict[str, tuple[int, float]]:
+        """By phase, how many episodes are in it now, and for how many seconds the longest."""
+        return self._spent.now()
+
     def episode_counts(self) -> tuple[Counts, Latencies]:
         """How episodes of training ended since the last call, and what their operators took."""
         return self._counts.drain()

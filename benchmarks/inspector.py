@@ -8,11 +8,9 @@ asked over HTTP as its page asks; before it has an index, and with one.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import http.client
 import json
 import os
-import random
 import shutil
 import statistics
 import subprocess
@@ -24,20 +22,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-import numpy as np
-import pyarrow as pa
-
 from benchmarks.harness import Figure, Result, at_most, figure
-from benchmarks.recorded import groups
-from wfr.journal import Journal
-from wfr.line_log import Sync
-from wfr.schema import to_batch
-from wfr.trajectory import Group, StopReason, Trajectory
-
-_SIBLINGS, _WRITERS, _TEMPLATES = 8, 8, 256
-_GROUPS_PER_STEP = 32
-_NAMES = ("Search", "Programmer", "Plan", "Custom", "Review", "Revise", "Test", "Verify", "Format")
-_REASONS = (StopReason.ANSWERED, StopReason.ANSWERED, StopReason.OUT_OF_TURNS, StopReason.INVALID)
+from benchmarks.written_run import SIBLINGS, write_run
 
 FILTERS: Mapping[str, Mapping[str, Any]] = {
     "none": {},
@@ -64,7 +50,7 @@ def run(quick: bool) -> Result:
     trajectories = 8_000 if quick else 1_000_000
     directory = Path(tempfile.mkdtemp(prefix="wfr-inspector-"))
     try:
-        size = _write(directory, trajectories // _SIBLINGS)
+        size = write_run(directory, trajectories // SIBLINGS)
         with _served(directory) as server:
             cold = server.first_page()
             begun = time.perf_counter()
@@ -96,7 +82,7 @@ def run(quick: bool) -> Result:
         figure("indexing", [trajectories / indexing / 1e3], "1000 trajectories/s"),
         figure("size of the index", [index / 2**20], "MiB"),
     ]
-    setup = {"trajectories": trajectories, "siblings": _SIBLINGS, "journal_gib": size / 2**30}
+    setup = {"trajectories": trajectories, "siblings": SIBLINGS, "journal_gib": size / 2**30}
     return Result(figures, setup=setup, peers=("duckdb", "starlette"))
 
 
@@ -171,57 +157,3 @@ def _served(directory: Path) -> Iterator[_Server]:
             yield _Server(process)
         finally:
             process.terminate()
-
-
-def _write(directory: Path, count: int) -> int:
-    """A run of so many groups; the size of its journal in bytes."""
-    (directory / "config.json").write_text(json.dumps({"run": {"name": "a million"}}))
-    rng = random.Random(0)
-    templates = [to_batch(_varied(group, rng)) for group in groups(_TEMPLATES, _SIBLINGS, 192)]
-    tasks = max(1, count // 6)
-    with contextlib.ExitStack() as stack:
-        journals = [
-            stack.enter_context(Journal(directory / "journal" / f"worker-{n}", sync=Sync("off")))
-            for n in range(_WRITERS)
-        ]
-        for number in range(count):
-            version = max(0, number // _GROUPS_PER_STEP - rng.randrange(5))
-            batch = _renamed(templates[number % _TEMPLATES], number, number % tasks, version)
-            journals[number % _WRITERS].append(batch)
-    with (directory / "metrics.jsonl").open("w") as file:
-        for step in range(count // _GROUPS_PER_STEP):
-            used = range(step * _GROUPS_PER_STEP, (step + 1) * _GROUPS_PER_STEP)
-            line = {"kind": "step", "version": step + 1, "groups": list(used)}
-            file.write(json.dumps(line) + "\n")
-    return sum(path.stat().st_size for path in (directory / "journal").rglob("*.arrow"))
-
-
-def _varied(group: Group, rng: random.Random) -> Group:
-    """The group with other operators, rewards and ends."""
-    rows = [_varied_row(row, rng) for row in group.trajectories]
-    return dataclasses.replace(group, trajectories=rows)
-
-
-def _varied_row(row: Trajectory, rng: random.Random) -> Trajectory:
-    calls = [dataclasses.replace(c, operator=rng.choice(_NAMES)) for c in row.operator_calls]
-    return dataclasses.replace(
-        row, operator_calls=calls, reward=rng.random(), stop_reason=rng.choice(_REASONS)
-    )
-
-
-def _renamed(batch: pa.RecordBatch, group: int, task: int, version: int) -> pa.RecordBatch:
-    """The batch as another group of another task, sampled by a version and the one after it."""
-    count = batch.num_rows
-    spans = batch.column("version_spans")
-    start, end, _ = spans.values.flatten()
-    versions = pa.array(np.arange(len(start)) % 2 + version, pa.int64())
-    records = pa.StructArray.from_arrays([start, end, versions], fields=list(spans.type.value_type))
-    changed = {
-        "group_id": pa.array([str(group)] * count),
-        "task_id": pa.array([f"task-{task}"] * count),
-        "admitted_version": pa.array([version] * count, pa.int64()),
-        "version_spans": pa.ListArray.from_arrays(spans.offsets, records),
-        "reward": pa.array(np.random.default_rng(group).random(count)),
-    }
-    columns = [changed.get(name, batch.column(name)) for name in batch.schema.names]
-    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)

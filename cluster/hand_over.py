@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 from ray.exceptions import RayActorError
 
+from cluster.heart import Heart
 from wfr.buffer import ReplayBuffer
 from wfr.bundle import Bundle
 from wfr.groups import Admission, GroupMeta
@@ -73,7 +74,7 @@ def pack(offered: Mapping[int, pa.RecordBatch], group_ids: Sequence[int]) -> tup
     return *(offered[group_id].serialize() for group_id in group_ids), True
 
 
-class HostedBuffer(ReplayBuffer[tuple[Any]]):
+class HostedBuffer(Heart, ReplayBuffer[tuple[Any]]):
     """The replay buffer over Ray's object store.
 
     A reference is kept in a tuple, because Ray resolves bare ones.

@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.heart import Heart
 from cluster.logs import redirect
 from cluster.remote import Remote, host
 from wfr.backends.base import BackendConfigError
@@ -26,7 +27,7 @@ USAGE = "executors.json"
 """What the run has used its executors for, in the run directory."""
 
 
-class HostedHub(Hub):
+class HostedHub(Heart, Hub):
     """The hub with the run's cache, in a process of its own."""
 
     def __init__(self, config: ExecutorConfig, run_dir: str) -> None:

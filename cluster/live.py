@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -22,11 +22,16 @@ _WINDOW = 10
 """Steps over which rates and shares are taken."""
 _WIDE = 100
 """Columns from which on two panels stand side by side."""
+_BESIDE = 36
+"""Columns of a panel that a sparkline leaves to its frame, its title and its value."""
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _PROBLEMS = {
     "sampler_lost": "{name} was lost: {why}",
     "worker_lost": "{name} died and was started again",
     "learner_lost": "the learner was lost: {why}",
+    "silent": "{name} {why}",
+    "stall": "no step for long: {why}",
+    "quarantine": "node {node} is closed: {why}",
     "refused": "groups could not be trained on: {groups/refused}",
 }
 _LOOP_NAMES = {"groups": "waits for groups", "train": "trains", "publish": "waits for publishing"}
@@ -41,11 +46,12 @@ _WORKER_NAMES = {
 class LiveView:
     """What is known of a run, and how it looks at any width; `name` stands in the title."""
 
-    def __init__(self, name: str = "run") -> None:
-        """Know nothing yet."""
+    def __init__(self, name: str = "run", clock: Callable[[], float] = time.time) -> None:
+        """Know nothing yet; `clock` tells the Unix time that ages are counted to."""
         self._name = name
         self._phase = "starting"
-        self._started = time.monotonic()
+        self._clock = clock
+        self._started = clock()
         # Tuples, because another thread draws while this one adds to them.
         self._steps: tuple[Mapping[str, Any], ...] = ()
         self._target = 0
@@ -86,7 +92,7 @@ class LiveView:
             down = [name for name, is_down in record.get("executor/down", {}).items() if is_down]
             text = f"executor {', '.join(down)} is down" if down else ""
         if text and text not in [said for _, said in self._problems]:
-            at = float(record.get("time", time.time()))
+            at = float(record.get("time", self._clock()))
             self._problems = (*self._problems[-2:], (at, text))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -116,7 +122,9 @@ class LiveView:
         done = self._steps[-1]["step"] if self._steps else 0
         total = max(self._target, done)
         yield _row("steps", f"{done}/{total}", _bar(done / total if total else 0.0))
-        yield Text(f"elapsed {_duration(time.monotonic() - self._started)}   {self._remaining()}")
+        yield Text(
+            f"elapsed {_duration(max(0.0, self._clock() - self._started))}   {self._remaining()}"
+        )
         rates = [
             f"{_number(self._rate(f'tokens/{kind}'))} {word}"
             for kind, word in (("generated", "sampled"), ("consumed", "trained on"))
@@ -141,7 +149,7 @@ class LiveView:
         return text + (f", {saved:.0%} saved by the cache" if saved is not None else "")
 
     def _learning(self, width: int) -> Iterable[RenderableType]:
-        columns = max(10, (width // 2 if width >= _WIDE else width) - 30)
+        columns = max(10, (width // 2 if width >= _WIDE else width) - _BESIDE)
         for title, key in (
             ("reward", "reward/mean"),
             ("right answers", "reward/correct"),
@@ -163,7 +171,7 @@ class LiveView:
             if recent:
                 yield Text(title, "bold")
                 found = shares(recent[0] if len(recent) > 1 else {}, recent[-1])
-                for phase, share in found.items():
+                for phase, share in sorted(found.items(), key=lambda item: item[0] == "other"):
                     yield _row(f"  {names.get(phase, phase)}", f"{share:.0%}", _bar(share))
         if not self._steps:
             yield Text("known after the first step", "dim")
@@ -193,7 +201,7 @@ class LiveView:
     def _problem_lines(self) -> RenderableType:
         if not self._problems:
             return Text("no problems", "dim")
-        ages = ((max(0.0, time.time() - at), text) for at, text in self._problems)
+        ages = ((max(0.0, self._clock() - at), text) for at, text in self._problems)
         lines = [
             Text(f"{_duration(age)} ago: {' '.join(text.split())}", "yellow") for age, text in ages
         ]

@@ -5,7 +5,8 @@ No class of the library carries `@ray.remote`; remoteness is decided here, by wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import types
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import ray
@@ -48,6 +49,17 @@ class Remote:
         ray.kill(self.handle, no_restart=True)
 
 
-def host(cls: type, *args: Any, options: dict[str, Any], **kwargs: Any) -> Remote:
-    """Start an actor that hosts `cls(*args, **kwargs)`; returns at once."""
-    return Remote(ray.remote(cls).options(**options).remote(*args, **kwargs))
+def host(
+    cls: type,
+    *args: Any,
+    options: dict[str, Any],
+    groups: Mapping[str, int] = types.MappingProxyType({}),
+    **kwargs: Any,
+) -> Remote:
+    """Start an actor that hosts `cls(*args, **kwargs)`; returns at once.
+
+    `groups` are threads by concurrency group, for a class with methods that name one.
+    """
+    declared: dict[str, Any] = {"concurrency_groups": dict(groups)} if groups else {}
+    actor: Any = ray.remote(**declared)(cls) if declared else ray.remote(cls)
+    return Remote(actor.options(**options).remote(*args, **kwargs))

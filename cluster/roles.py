@@ -14,6 +14,7 @@ from actors.render import Renderer
 from actors.sampler import Sampler
 from actors.worker import RolloutWorker
 from cluster.hand_over import HandOver, columns_of, pack
+from cluster.heart import HEART, Heart, end_children, node
 from cluster.hub import RemoteHub
 from cluster.logs import redirect
 from cluster.remote import Remote
@@ -25,19 +26,25 @@ from wfr.line_log import Sync
 from wfr.protocols import Publication, TransferGroup
 from wfr.spill import Spilled
 from wfr.tasks.registry import make_source
+from wfr.trained_logprobs import TrainedLogprobs
 from wfr.turn_journal import TurnJournal
 
 if TYPE_CHECKING:
     from learner.learner import Learner
 
 
-class HostedSampler(Sampler):
+class HostedSampler(Heart, Sampler):
     """A sampler that logs to the run directory."""
 
     def __init__(self, config: Config, name: str, *, run_dir: str, **settings: Any) -> None:
         """Start the engine; `settings` are those of `Sampler`."""
         redirect(Path(run_dir) / "logs", name)
         super().__init__(config, **settings)
+
+    async def beat(self) -> str:  # type: ignore[override]
+        """Answer when the engine's own process has."""
+        await self.ping()
+        return node()
 
 
 class HostedLearner:
@@ -53,6 +60,16 @@ class HostedLearner:
         self._run_dir = Path(run_dir)
         self._rank = rank
 
+    @ray.method(concurrency_group=HEART)
+    def beat(self) -> str:
+        """Answer beside a step that is under way."""
+        return node()
+
+    @ray.method(concurrency_group=HEART)
+    def end_children(self) -> None:
+        """Kill what this process has started, beside a step that is under way."""
+        end_children()
+
     def load(
         self, model_path: str, init_method: str, version: int = 0, checkpoint: str | None = None
     ) -> None:
@@ -67,6 +84,7 @@ class HostedLearner:
             init_method=init_method,
             version=version,
             set_aside=self._refused.append,
+            logprobs=TrainedLogprobs(self._run_dir, self._rank, self._config.learner.logprobs),
         )
         if checkpoint is not None:
             self._learner.restore(checkpoint)
@@ -97,7 +115,7 @@ class HostedLearner:
         self._learner.close()
 
 
-class HostedWorker(RolloutWorker):
+class HostedWorker(Heart, RolloutWorker):
     """A rollout worker that journals to the run directory and hands batches over in Ray."""
 
     def __init__(

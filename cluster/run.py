@@ -30,14 +30,20 @@ from cluster.background import background
 from cluster.evaluation import score
 from cluster.executors import ExecutorWatch
 from cluster.gang import LearnerLostError, together
+from cluster.heartbeats import Heartbeats
+from cluster.inquiry import inquire
 from cluster.progress import Progress
+from cluster.quarantine import Quarantine
 from cluster.refusals import Refusals, RepeatedRefusalError
 from cluster.resume import Resumption, newest_state, prune
+from cluster.retries import LossBudget
 from cluster.run_directory import RunDirectory
-from cluster.samplers import SamplerPool, gist
+from cluster.samplers import SamplerPool, StartError, gist
 from cluster.spare_evaluation import SpareEvaluations
+from cluster.stalls import StallWatch
 from cluster.summary import Tally, evaluations, tallied, tokens
 from cluster.usage import IdleMeter, MemoryMeter
+from cluster.waiting import chain, role_of, told, waits
 from wfr.backends.base import BackendConfigError
 from wfr.backends.status import executor_record
 from wfr.best import Best, UnknownScoreError
@@ -107,8 +113,20 @@ class Run:
         self._joined: Mapping[str, Remote] | None = None
         self._steps: asyncio.Queue[_Step] = asyncio.Queue()
         self._resumption = resumption
-        self._losses_in_a_row = 0
-        self._learner_losses_in_a_row = 0
+        self._budget = LossBudget(
+            {
+                "sampler": config.sampler.count,
+                "worker": config.rollout.workers,
+                "learner": 1,  # its ranks are lost together
+            },
+            config.supervision.retries,
+        )
+        self._heartbeats = Heartbeats(
+            config.supervision, self._supervised, self._silenced, self._record
+        )
+        self._stalls = StallWatch(config.supervision, time.monotonic)
+        self._quarantine = Quarantine(config.supervision, time.monotonic)
+        self._quarantines = 0
         self._learner_lost = asyncio.Event()
         self._taking: asyncio.Task[Batch[Any]] | None = None
         self._unpublished: deque[Batch[Any]] = deque()
@@ -120,6 +138,8 @@ class Run:
         self._refusals = Refusals(config.learner.max_refusals, self._record)
         self._paused = ""
         self._loop = PhaseClock("other")
+        self._publishing = PhaseClock("steps")
+        self._mending = PhaseClock("losses")
         self._worker_seconds: Counter[str] = Counter()
         self._episodes = EpisodeTotals()
         self._publish_phases: dict[str, float] = {}
@@ -159,6 +179,9 @@ class Run:
                 f"See {self._directory.path / 'logs'}."
             )
             raise ProcessLostError(summary["reason"]) from error
+        except ProcessLostError as error:
+            summary["reason"] = str(error)
+            raise
         except _ENDING as error:
             raise self._failed(summary, str(error)) from error
         finally:
@@ -201,8 +224,10 @@ class Run:
         for evaluation in ({"version": 0, **before}, *self._earlier()):
             self._best.observe(evaluation)
         workers = [asyncio.create_task(coroutine) for coroutine in self._keep_workers()]
+        self._stalls.stepped()
         beside = (
             *(self._mend(), self._publisher(), self._watch_disk()),
+            *(self._heartbeats.watch(), self._watch_stalls()),
             *map(_result, workers),
         )
         async with background(*beside) as others:
@@ -400,11 +425,11 @@ class Run:
         Samplers keep the weights that they have, and workers go on up to the lag bound. Batches
         that were taken and not published are trained on once more.
         """
-        self._learner_losses_in_a_row += 1
+        losses = self._budget.lose("learner")
         why = gist(error.__cause__ or error)
-        if self._learner_losses_in_a_row > _MAX_LOSSES:
+        if self._budget.spent("learner"):
             raise RunFailedError(
-                f"the learner was lost {self._learner_losses_in_a_row} times without a step "
+                f"the learner was lost {losses} times without a step "
                 f"between, the last time because: {why}. See {self._directory.path / 'logs'}."
             ) from error
         self._progress.note(f"the learner is lost ({why}); all its ranks restart")
@@ -480,15 +505,20 @@ class Run:
         """Bring the learner's weights into every sampler; a lost sampler delays, never ends it."""
         while True:
             sent = False
-            async with self._weights:
-                with self._blaming():
+            with self._publishing.within("weights"):
+                await self._weights.acquire()
+            try:
+                with self._blaming(), self._publishing.within("samplers"):
                     if self._pool.live and not await self._join():
                         await self._send()
                     sent = bool(self._pool.live)
+            finally:
+                self._weights.release()
             if sent:
                 return
             if not self._pool.live:
-                await self._whole_pool()
+                with self._publishing.within("pool"):
+                    await self._whole_pool()
 
     async def _whole_pool(self) -> None:
         """Wait for a whole pool; raises LearnerLostError if there is nobody who could join it."""
@@ -546,6 +576,7 @@ class Run:
 
     async def _mend(self) -> None:
         """Replace lost samplers, for as long as the run lasts."""
+        booked = 0
         while True:
             await self._pool.changed.wait()
             self._pool.changed.clear()
@@ -553,10 +584,14 @@ class Run:
             self._progress.note(f"{name} is lost ({why}); its episodes move on, a new one starts")
             lost = {"name": name, "why": why, "samplers/lost": len(self._pool.lost)}
             self._record("sampler_lost", lost)
-            self._losses_in_a_row += 1
-            if self._losses_in_a_row > _MAX_LOSSES:
+            fresh = self._pool.lost[booked:]
+            booked += len(fresh)
+            for each, _ in fresh:
+                self._book_loss(each)
+            losses = self._budget.lose("sampler", max(1, len(fresh)))
+            if self._budget.spent("sampler"):
                 raise RunFailedError(
-                    f"{self._losses_in_a_row} samplers were lost without a step between them, the "
+                    f"{losses} samplers were lost without a step between them, the "
                     f"last one because: {why}. See the logs of the samplers in "
                     f"{self._directory.path / 'logs'}."
                 )
@@ -564,11 +599,13 @@ class Run:
 
     async def _mend_once(self) -> None:
         try:
-            async with self._weights:
-                await self._join()
-            await self._pool.refill()
-            async with self._weights:
-                await self._join()
+            await self._mend_join()
+            with self._mending.within("starting"):
+                await self._pool.refill()
+            await self._mend_join()
+        except StartError as error:
+            for name, why in error.lost.items():
+                self._pool.book(name, why)
         except LearnerLostError:
             self._learner_lost.set()  # whoever restarts it joins the samplers to it
         except (PublishError, PeerLostError) as error:
@@ -577,25 +614,91 @@ class Run:
             self._blame(error)
             self._pool.changed.set()  # brings us here again
 
+    async def _mend_join(self) -> None:
+        async with self._weights:
+            with self._mending.within("joining"):
+                await self._join()
+
     def _keep_workers(self) -> Iterable[Coroutine[Any, Any, None]]:
         return [self._keep_worker(index) for index in range(self._config.rollout.workers)]
 
     async def _keep_worker(self, index: int) -> None:
         """Run one worker; when it dies, free what it held and start another."""
+        lost = False
         while True:
-            worker = self._topology.workers[index]
             try:
-                await worker.run(self._topology.buffer)
+                if lost:
+                    await self._topology.replace_worker(index, self._pool.live)
+                await self._topology.workers[index].run(self._topology.buffer)
             except BufferClosedError:
                 return
             except PeerLostError as error:
+                lost = True
+                name = f"worker-{index}"
                 self._tally.worker_restarts += 1
-                if self._tally.worker_restarts > _MAX_LOSSES * self._config.rollout.workers:
-                    raise RunFailedError(f"rollout workers keep dying: {gist(error)}") from error
-                self._progress.note(f"worker {index} died; its groups are counted as lost work")
-                lost = {"name": f"worker-{index}", "workers/restarts": self._tally.worker_restarts}
-                self._record("worker_lost", lost)
-                await self._topology.replace_worker(index, self._pool.live)
+                losses = self._budget.lose("worker")
+                if self._budget.spent("worker"):
+                    raise RunFailedError(
+                        f"{losses} rollout workers were lost without a step between them, the last "
+                        f"one because: {gist(error)}. See {self._directory.path / 'logs'}."
+                    ) from error
+                self._progress.note(f"{name} died; its groups are counted as lost work")
+                values = {"name": name, "workers/restarts": self._tally.worker_restarts}
+                self._record("worker_lost", values)
+                self._book_loss(name)
+
+    def _supervised(self) -> Mapping[str, Remote]:
+        """Every process that is up, by name."""
+        return {**self._topology.processes, **self._pool.live}
+
+    def _silenced(self, name: str, why: str) -> None:
+        """A process was ended because it was silent; Ray tells whoever waits for it."""
+        self._progress.note(f"{name} {why}")
+        if role_of(name) == "sampler":
+            self._pool.lose(name, why)
+
+    def _book_loss(self, name: str) -> None:
+        """Remember on which machine a process was lost."""
+        node = self._heartbeats.nodes.pop(name, None)
+        if node is not None and self._quarantine.lose(node):
+            seconds = self._config.supervision.quarantine_s
+            self._progress.note(f"node {node} gets no new process for {seconds:g} s")
+            self._quarantines += 1
+            why = f"{name} was lost there, and others before"
+            values = {"node": node, "why": why, "quarantine/count": self._quarantines}
+            self._record("quarantine", values)
+
+    async def _watch_stalls(self) -> None:
+        """Say who holds the run up when it takes no step, for as long as it lasts.
+
+        Raises:
+            ProcessLostError: it has lasted for so long that all processes had better start anew.
+        """
+        while True:
+            await asyncio.sleep(self._config.supervision.heartbeat_s)
+            if self._stalls.due():
+                await self._tell_stall()
+            if self._stalls.hopeless:
+                seconds = self._config.supervision.restart_s
+                raise ProcessLostError(
+                    f"no step for supervision.restart_s={seconds:g}: {await self._held_up()}."
+                )
+
+    async def _tell_stall(self) -> None:
+        seconds, why = self._stalls.seconds, await self._held_up()
+        self._progress.note(f"NO STEP FOR {seconds:.0f} s: {why}")
+        values = {"why": why, "stall/seconds": seconds, "stall/count": self._stalls.count}
+        self._record("stall", values)
+
+    async def _held_up(self) -> str:
+        """Who waits for whom, from the training loop to whoever holds the run up."""
+        loops = {
+            "loop": self._loop.current(),
+            "publisher": self._publishing.current(),
+            "mender": self._mending.current(),
+        }
+        silent = self._heartbeats.silence()
+        return told(chain(waits(await inquire(self._topology, self._pool.live, loops, silent))))
 
     async def _evaluate(self, label: str) -> dict[str, Any]:
         self._progress.phase(f"evaluating {label} training, greedy, held-out tasks")
@@ -704,7 +807,9 @@ class Run:
             compact(self._directory.path, self._config.buffer.max_lag, self._config.buffer.shards)
 
     async def _report(self, step: _Step, lags: list[int], publish_s: float) -> None:
-        self._losses_in_a_row = self._learner_losses_in_a_row = 0
+        self._budget.stepped()
+        if stalled := self._stalls.stepped():
+            self._progress.note(f"a step again, after {stalled:.0f} s")
         buffer = self._topology.buffer
         ledger, slots, memory, spent, episodes = await asyncio.gather(
             *(buffer.ledger(), buffer.gauges(), buffer.memory()),
@@ -784,7 +889,6 @@ _ENDING = (
     LearnerLostError,
     RecoveryError,
 )
-_MAX_LOSSES = 3
 _WATCH_S = 5.0
 _LAST_WORK_S = 10.0
 _TIME_ANSWER_S = 1.0  # a report waits no longer for a worker that is busy or lost

@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from cluster.remote import Remote
 
 
+class StartError(PeerLostError):
+    """Samplers did not come up; `lost` says which, and why."""
+
+    def __init__(self, lost: Mapping[str, str]) -> None:
+        """`lost` maps names to reasons."""
+        super().__init__("; ".join(f"{name}: {why}" for name, why in lost.items()))
+        self.lost = dict(lost)
+
+
 class SamplerPool:
     """Keeps `count` samplers alive."""
 
@@ -38,7 +47,11 @@ class SamplerPool:
         return dict(self._live)
 
     async def refill(self) -> None:
-        """Start what is missing, all at once; raises what a start raised, keeping the others."""
+        """Start what is missing, all at once, and keep those that came up.
+
+        Raises:
+            StartError: naming those that did not; nobody else is to blame for it.
+        """
         missing = self._count - len(self._live)
         names = [f"sampler-{self._started + index}" for index in range(missing)]
         self._started += missing
@@ -48,9 +61,12 @@ class SamplerPool:
             if not isinstance(sampler, BaseException):
                 self._live[name] = sampler
                 self._watchers[name] = asyncio.create_task(self._watch(name, sampler))
-        for outcome in fresh:
-            if isinstance(outcome, BaseException):
-                raise outcome
+        failed = {n: e for n, e in zip(names, fresh, strict=True) if isinstance(e, BaseException)}
+        other = next((e for e in failed.values() if not isinstance(e, PeerLostError)), None)
+        if other is not None:
+            raise other
+        if failed:
+            raise StartError({name: gist(error) for name, error in failed.items()})
 
     def lose(self, name: str, why: str) -> None:
         """Take a sampler out and end its process; does nothing for one already out."""
@@ -59,6 +75,10 @@ class SamplerPool:
             return
         self._watchers.pop(name).cancel()
         sampler.kill()
+        self.book(name, why)
+
+    def book(self, name: str, why: str) -> None:
+        """Count a sampler as lost that is in the pool no more, or never was."""
         self.lost.append((name, why))
         self.whole.clear()
         self.changed.set()

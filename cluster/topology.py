@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from actors.sampler import transfer_backend
 from cluster.buffers import start_buffer
 from cluster.director import follow, start_warmstart
 from cluster.gang import together
+from cluster.heart import HEART
 from cluster.hub import start_hub
 from cluster.ports import free_port
 from cluster.progress import Progress
@@ -54,7 +55,13 @@ class Topology:
         self.buffer: Remote | ShardedBuffer
         self.hub: Remote
         self._served: ServedExecutor | None = None
+        self._up: dict[str, Remote] = {}
         self._shards: list[Remote] = []
+
+    @property
+    def processes(self) -> Mapping[str, Remote]:
+        """Every process but the samplers that has come up, by name."""
+        return dict(self._up)
 
     @property
     def starting(self) -> str:
@@ -100,9 +107,15 @@ class Topology:
         await asyncio.gather(*calls)
 
     async def start_sampler(self, name: str) -> Remote:
-        """Bring up one engine and warm it; it still has the director's first weights."""
+        """Bring up one engine and warm it; it still has the director's first weights.
+
+        Raises:
+            PeerLostError: it died, or is not up within `supervision.start_s`.
+        """
         settings = self._config.sampler
-        options = self._options(gpus=settings.tensor_parallel, threads=settings.threads)
+        options = self._options(
+            gpus=settings.tensor_parallel, threads=settings.threads, max_concurrency=_MANY
+        )
         sampler = host(
             HostedSampler,
             self._config,
@@ -112,7 +125,7 @@ class Topology:
             device=self._device,
             options=options,
         )
-        await sampler.warm_up(_WARM_UP_TOKENS)
+        await self._in_time(name, sampler, sampler.warm_up(_WARM_UP_TOKENS))
         return sampler
 
     async def start_ranks(self) -> None:
@@ -120,7 +133,7 @@ class Topology:
         for rank in self.ranks:
             rank.kill()
         self.ranks = [self._start_rank(rank) for rank in range(self._config.learner.ranks)]
-        await asyncio.gather(*(_ready(rank.handle.__ray_ready__) for rank in self.ranks))
+        await self._come_up(_named("learner", self.ranks))
 
     async def start_others(self) -> None:
         """Start the buffer, the learner's ranks (yet empty) and the rollout workers at once."""
@@ -130,8 +143,14 @@ class Topology:
         self.buffer = shards[0] if len(shards) == 1 else ShardedBuffer(shards)
         self.workers = [self._start_worker(i) for i in range(self._config.rollout.workers)]
         self.ranks = [self._start_rank(rank) for rank in range(self._config.learner.ranks)]
-        ready = [role.handle.__ray_ready__ for role in (*shards, *self.workers, *self.ranks)]
-        await asyncio.gather(*(_ready(method) for method in ready))
+        await self._come_up(
+            {
+                **_named("buffer", shards),
+                **_named("worker", self.workers),
+                **_named("learner", self.ranks),
+                "executors": self.hub,
+            }
+        )
 
     async def start_players(self, tasks: TasksConfig) -> None:
         """Start rollout workers on these tasks, in place of earlier ones, and nothing to train."""
@@ -142,7 +161,7 @@ class Topology:
             worker.kill()
         self._config = self._config.model_copy(update={"tasks": tasks})
         self.workers = [self._start_worker(i) for i in range(self._config.rollout.workers)]
-        await asyncio.gather(*(_ready(worker.handle.__ray_ready__) for worker in self.workers))
+        await self._come_up(_named("worker", self.workers))
 
     async def _start_executors(self) -> None:
         """Start the hub, and before it the model that the cluster itself serves, if there is one.
@@ -186,7 +205,9 @@ class Topology:
         await self.buffer.requeue(self._worker_names[index])
         await self.hub.forget(self._worker_names[index])
         self.workers[index] = self._start_worker(index)
+        self._up.pop(f"worker-{index}", None)
         await self.workers[index].update_samplers(dict(samplers))
+        self._up[f"worker-{index}"] = self.workers[index]
 
     async def shutdown(self) -> None:
         """End every role in order; whatever does not answer is killed with Ray."""
@@ -199,6 +220,28 @@ class Topology:
                 if self._served is not None:
                     await self._served.close()
 
+    async def _come_up(self, processes: Mapping[str, Remote]) -> None:
+        """Wait until all of them have; those that took their names before are gone."""
+        for name in processes:
+            self._up.pop(name, None)
+        await asyncio.gather(
+            *(self._in_time(n, p, _ready(p.handle.__ray_ready__)) for n, p in processes.items())
+        )
+        self._up |= processes
+
+    async def _in_time(self, name: str, process: Remote, coming: Coroutine[Any, Any, Any]) -> None:
+        """Wait until a process has come up; one that takes too long is ended."""
+        limit = self._config.supervision.start_s
+        try:
+            async with asyncio.timeout(limit):
+                await coming
+        except TimeoutError:
+            process.kill()
+            raise PeerLostError(
+                f"{name} was not up within supervision.start_s={limit:g}; is there a place for it? "
+                "`ray status` shows what the cluster has left"
+            ) from None
+
     def _start_worker(self, index: int) -> Remote:
         name = f"worker-{self._worker_starts}"
         self._worker_starts += 1
@@ -210,7 +253,7 @@ class Topology:
             model_path=self.model_path,
             run_dir=str(self._run_dir),
             hub=self.hub,
-            options=self._options(max_concurrency=10_000),
+            options=self._options(max_concurrency=_MANY),
         )
 
     def _start_rank(self, rank: int) -> Remote:
@@ -219,6 +262,7 @@ class Topology:
             self._config,
             run_dir=str(self._run_dir),
             rank=rank,
+            groups={HEART: 1},
             options=self._options(
                 gpus=1,
                 threads=self._config.learner.threads,
@@ -239,6 +283,8 @@ class Topology:
 
 _WARM_UP_TOKENS = (0,) * 8
 _SHUTDOWN_S = 15.0
+_MANY = 10_000
+"""Calls at once of a process in which calls wait: above them those that stop it have room."""
 _BUCKET_MIB = {"nccl": 512, "gloo": 4}  # on CPU a bucket had better stay in the cache
 
 
@@ -252,6 +298,10 @@ def environment(threads: int) -> dict[str, str]:
         "VLLM_LOGGING_LEVEL": "WARNING",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _named(role: str, processes: Sequence[Remote]) -> dict[str, Remote]:
+    return {f"{role}-{index}": process for index, process in enumerate(processes)}
 
 
 async def _ready(method: Any) -> None:

@@ -48,6 +48,7 @@ from wfr.protocols import (
     TransferGroup,
 )
 from wfr.soundness import BatchRefusedError, Refusal, fault
+from wfr.trained_logprobs import TrainedLogprobs
 
 
 class Learner:
@@ -62,15 +63,17 @@ class Learner:
         init_method: str = "tcp://127.0.0.1:29400",
         version: int = 0,
         set_aside: Callable[[pa.RecordBatch], None] | None = None,
+        logprobs: TrainedLogprobs | None = None,
     ) -> None:
         """Load the director in `model_path` and join the gang; `version` is what it counts as.
 
-        `set_aside` gets every group that cannot be trained on.
+        `set_aside` gets every group that cannot be trained on, `logprobs` what a step computed.
         """
         torch.set_num_threads(config.learner.threads)
         torch.manual_seed(config.run.seed)
         self._config = config
         self._set_aside = set_aside
+        self._logprobs = logprobs
         self._rank = rank
         self._ranks = config.learner.ranks
         self._source = Path(model_path)
@@ -154,6 +157,8 @@ class Learner:
             if not metrics:
                 raise BatchRefusedError(list(refused.values()))
             metrics = measured | metrics
+            if self._recorded is not None:
+                self._recorded.write(version)
             self._version += 1
         finally:
             self._gate.end_change()
@@ -349,6 +354,7 @@ class Learner:
         faults: list[str] = []
         kept = 0
         sums: MetricSums | None = None
+        computed: list[Tensor] = []
         for index, batch in enumerate(batches):
             logp, entropy = self._forward(batch)
             loss = logp.sum() * math.nan
@@ -366,6 +372,7 @@ class Learner:
                 faults.append(f"{where}: {error}")
             else:
                 loss, kept = result.loss, kept + int(result.kept)
+                computed.append(logp.detach())
                 sums = result.metrics if sums is None else sums + result.metrics
             last = index == len(batches) - 1
             if last and not (kept := self._engine.total(kept)):
@@ -376,7 +383,16 @@ class Learner:
         if not math.isfinite(norm):
             return self._refuse(rows, faults, kept)
         assert sums is not None
+        if self._recorded is not None:
+            for batch, logp in zip(batches, computed, strict=True):
+                self._recorded.add(batch.names, batch.lengths, logp.float().cpu().numpy())
         return _Outcome({**self._engine.reduce(sums).values(), "learner/grad_norm": norm}, {})
+
+    @property
+    def _recorded(self) -> TrainedLogprobs | None:
+        """What keeps the log-probs of this step, if it is one of those that are kept."""
+        logprobs = self._logprobs
+        return logprobs if logprobs is not None and logprobs.wanted(self._version) else None
 
     def _refuse(self, rows: Sequence[Row], faults: list[str], kept: int) -> _Outcome:
         """Say why no step was taken, in the same words on every rank."""

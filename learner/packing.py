@@ -125,6 +125,12 @@ class PackedBatch:
         return len(self.input_ids)
 
     @property
+    def lengths(self) -> list[int]:
+        """Count of tokens of each row."""
+        counts: list[int] = torch.bincount(self.row_id, minlength=len(self.names)).tolist()
+        return counts
+
+    @property
     def inputs(self) -> dict[str, Tensor]:
         """The columns that the policy's forward pass takes, by their names there."""
         return {

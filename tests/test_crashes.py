@@ -16,6 +16,8 @@ from wfr.history import History, read_history
 from wfr.line_log import read_lines
 from wfr.recovery import journal_records, ledger_path
 
+pytestmark = pytest.mark.engine  # for its time
+
 PROCESSES = multiprocessing.get_context("forkserver")  # a fork of what is imported takes 20 ms
 PROCESSES.set_forkserver_preload(["crash_host"])
 

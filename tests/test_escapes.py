@@ -12,10 +12,14 @@ from wfr.config import SandboxConfig
 from wfr.sandbox import Sandbox, available, confinement
 
 REASON = available(SandboxConfig())
-pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+pytestmark = [
+    pytest.mark.engine,  # for its time
+    pytest.mark.skipif(REASON is not None, reason=str(REASON)),
+]
 WALLS = {"bubblewrap": confinement.bubblewrap, "namespaces": confinement.namespaces}
 TEST = "assert add(2, 3) == 5"
-CONFIG = SandboxConfig(wall_s=0.7)
+HASTY, PATIENT = SandboxConfig(wall_s=0.7), SandboxConfig(wall_s=30)
+"""For programs that never end, and for those that a slow machine must not cut short."""
 
 
 def test_the_corpus_is_large():
@@ -44,8 +48,9 @@ def results(request, world):
 
     async def main():
         found = {}
-        async with Sandbox(CONFIG) as sandbox:
+        async with Sandbox(HASTY) as hasty, Sandbox(PATIENT) as patient:
             for name, escape in CORPUS.items():
+                sandbox = hasty if "timeout" in escape.status else patient
                 port = str(listener.getsockname()[1])
                 code = escape.code.replace("PORT", port).replace("CANARY", str(canary))
                 tests = [TEST] if escape.graded else []
@@ -77,7 +82,7 @@ def test_the_world_is_as_it_was(results, world):
 
 def test_an_honest_program_passes_the_test_that_the_corpus_fails():
     async def main():
-        async with Sandbox(CONFIG) as sandbox:
+        async with Sandbox(PATIENT) as sandbox:
             return await sandbox.run("def add(a, b):\n    return a + b", tests=[TEST])
 
     assert asyncio.run(main()).status == "passed"

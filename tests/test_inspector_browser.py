@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import socket
 import threading
 from urllib.parse import quote, urlencode
 
+import numpy as np
 import pytest
 import uvicorn
 from inspected_run import PAYLOADS, group_of, trajectory, write_run
@@ -15,6 +17,8 @@ from inspected_run import PAYLOADS, group_of, trajectory, write_run
 from cluster.inspector.run import InspectedRun
 from cluster.inspector.server import HOST, application
 from wfr.journal import Journal
+from wfr.learner_config import LogprobsConfig
+from wfr.trained_logprobs import TrainedLogprobs
 from wfr.trajectory import OperatorCall, StopReason
 
 pytestmark = pytest.mark.engine  # of browsers
@@ -106,14 +110,19 @@ def run(tmp_path_factory):
     failed = trajectory(
         "lost", texts=(), stop_reason=StopReason.SAMPLER_FAILED, reward=float("nan"), messages=[]
     )
-    return write_run(
-        tmp_path_factory.mktemp("inspected") / "run",
+    path = tmp_path_factory.mktemp("inspected") / "run"
+    kept = TrainedLogprobs(path, 0, LogprobsConfig(every=1))
+    kept.add([f"0{PAYLOADS[0]}/0"], [9], np.full(9, math.log(3) - 0.5, np.float32))  # ratio 3
+    write_run(
+        path,
         *batches,
         group_of(failed),
         steps=[(2, [f"{number}{text}" for number, text in enumerate(PAYLOADS)])],
         config={"run": {"name": PAYLOADS[0]}, "environment": {"kind": "canvas"}},
         summary={"status": PAYLOADS[1]},
     )
+    kept.write(1)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -248,13 +257,15 @@ def test_siblings_stand_side_by_side(reader):
 def test_tokens_are_coloured_and_walked_over(reader):
     page = reader.page
     reader.open("trajectory", group=f"0{PAYLOADS[0]}", sibling=0)
-    for mode, kind in (("logprob", "lp1"), ("version", "v0"), ("mask", "own")):
+    for mode, kind in (("logprob", "lp1"), ("ratio", "r6"), ("version", "v0"), ("mask", "own")):
         page.get_by_label("Show").select_option(mode)
         page.wait_for_selector(f".tokens span.{kind}")
     box = page.get_by_label("Tokens of turn 1")
     box.focus()
     page.keyboard.press("ArrowRight")
-    assert "log p -0.5" in page.locator("#turn-1 .told").inner_text()
+    told = page.locator("#turn-1 .told").inner_text()
+    assert "log p -0.5" in told
+    assert "ratio 3" in told
     assert "show=mask" in page.url
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from inspected_run import PAYLOADS, group_of, trajectory, write_run
 from starlette.testclient import TestClient
@@ -17,6 +18,8 @@ from cluster import cli
 from cluster.inspector.run import InspectedRun
 from cluster.inspector.server import HOST, application
 from wfr.journal import Journal
+from wfr.learner_config import LogprobsConfig
+from wfr.trained_logprobs import TrainedLogprobs
 
 ROOT = Path(__file__).resolve().parents[1]
 STATIC = ROOT / "cluster" / "inspector" / "static"
@@ -94,6 +97,18 @@ def test_a_trajectory(client):
     assert tokens["pieces"] == ["⟨4⟩", "⟨5⟩", "⟨6⟩"]
     assert tokens["version"] == [1, 1, -1]
     assert tokens["own"] == [True, True, False]
+    assert tokens["ratio"] is None
+
+
+def test_ratios_are_those_of_the_step_that_used_the_trajectory(client, run):
+    kept = TrainedLogprobs(run.path, 0, LogprobsConfig(every=1))
+    logp = np.log([1, 0.5, 1, 1, 0.25, 2]).astype(np.float32)
+    logp[[1, 2, 4, 5]] -= 0.5  # the behaviour policy's log-prob of each token
+    kept.add(["1/1", "1/0"], [3, 6], np.concatenate([np.zeros(3, np.float32), logp]))
+    kept.write(1)
+    ratios = [client.get(f"/api/tokens?group=1&sibling=0&turn={n}").json()["ratio"] for n in (0, 1)]
+    assert ratios == [[0.5, 1.0, 1.0], [0.25, 2.0, 1.0]]
+    assert client.get("/api/tokens?group=2&sibling=0&turn=0").json()["ratio"] is None, "not used"
 
 
 def test_a_group_a_task_and_a_comparison(client):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from random_groups import VOCABULARY, batches
 
 from wfr.advantage import advantages
 from wfr.config import TinyModelConfig, parse_config
+from wfr.learner_config import LogprobsConfig
 from wfr.schema import from_batch, to_batch
+from wfr.trained_logprobs import TrainedLogprobs, trained_logprobs
 from wfr.trajectory import VersionSpan
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
@@ -123,7 +126,9 @@ def _gang(rank, ranks, cases, director, port, out):
     for index, (name, sections) in enumerate(cases):
         settings = {"schedule": "cosine", "warmup_steps": 3, **sections["learner"]}
         config = _config(ranks, learner=settings, objective=sections["objective"])
-        learner = Learner(config, director, rank=rank, init_method=f"tcp://127.0.0.1:{port}")
+        kept = TrainedLogprobs(Path(out) / f"{index}.kept", rank, LogprobsConfig(every=1))
+        method = f"tcp://127.0.0.1:{port}"
+        learner = Learner(config, director, rank=rank, init_method=method, logprobs=kept)
         if name == "full/no pass is skipped":
             learner._proximal = functools.partial(_every_pass, learner)
         metrics = [learner.step(version, *batches(version, version)) for version in range(STEPS)]
@@ -158,6 +163,7 @@ def learnt(director, tmp_path_factory):
         for index, (name, _) in enumerate(cases):
             weights = load_file(out / str(index) / "model.safetensors")
             results[name][ranks] = weights, torch.load(out / f"{index}.pt")
+            results[name, "kept", ranks] = out / f"{index}.kept"
     return results
 
 
@@ -218,6 +224,33 @@ def test_looking_back_at_snapshots_leaves_no_trace(learnt, stage):
         weights, metrics = learnt[f"full/zero {stage}, snapshots"][ranks]
         assert all(torch.equal(weights[name], expected[name]) for name in expected)
         assert "w_mismatch" in metrics[0]
+
+
+def _plain_logp(model, trajectory):
+    """Log-probs of a trajectory's policy tokens, from the definition: float64 [tokens]."""
+    tokens = torch.from_numpy(trajectory.tokens.astype(np.int64))
+    logits = model(tokens[None]).logits[0].double().log_softmax(-1)
+    before = logits[:-1].gather(1, tokens[1:, None])[:, 0].detach().numpy()
+    return np.where(trajectory.turn_id >= 0, np.concatenate([[0.0], before]), 0.0)
+
+
+@pytest.mark.parametrize("name", ["full/zero 1", "full/many micro-batches", "full/zero 3"])
+def test_the_logprobs_that_are_kept_are_those_of_the_step(learnt, director, name):
+    """Of the first minibatch under the weights before it; of the second under those after it."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(director, dtype=torch.float32)
+    rows = [row for batch in batches(0, 0) for row in from_batch(batch).trajectories]
+    for row in rows:
+        kept = [
+            trained_logprobs(learnt[name, "kept", ranks], 0, f"{row.group_id}/{row.sibling}")
+            for ranks in (1, 2)
+        ]
+        np.testing.assert_allclose(*kept, atol=2e-4)
+        expected = _plain_logp(model, row)[: len(kept[0])]
+        assert len(kept[0]) == np.flatnonzero(row.turn_id >= 0)[-1] + 1
+        close = np.allclose(kept[0], expected, atol=1e-4)
+        assert close == (row.group_id in ("0", "1")), row.group_id
 
 
 def test_training_changed_the_weights(learnt, before):

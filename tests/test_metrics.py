@@ -16,7 +16,20 @@ from prometheus_client.parser import text_string_to_metric_families
 from wfr.metric_declarations import METRICS
 from wfr.metrics import MAX_LABEL_VALUES, RunMetrics
 
-UNITS = {"", "seconds", "tokens", "steps", "slots", "ratio", "nats", "losses", "restarts"}
+UNITS = {
+    "",
+    "seconds",
+    "tokens",
+    "steps",
+    "slots",
+    "ratio",
+    "nats",
+    "losses",
+    "processes",
+    "quarantines",
+    "stalls",
+    "restarts",
+}
 UNITS |= {"bytes", "groups", "calls", "requests", "usd", "openings"}
 UNITS |= {"episodes", "turns", "retries", "programs"}
 
@@ -118,6 +131,9 @@ EXECUTOR = {
     "executor/down": {"main": 1},
     "executor/openings": {"main": 1},
 }
+SILENT = {"kind": "silent", "name": "worker-0", "silent": {"worker": 1}}
+STALL = {"kind": "stall", "stall/seconds": 300.0, "stall/count": 1}
+QUARANTINE = {"kind": "quarantine", "node": "a1", "quarantine/count": 1}
 LOST_WORKER = {"kind": "worker_lost", "name": "worker-0", "workers/restarts": 1}
 RUN = {"kind": "run", "buffer/max_lag": 4, "train/steps": 60, "executor/budget_usd": 5.0}
 DISK = {"kind": "disk", "disk/full": 1}
@@ -163,7 +179,10 @@ def test_names_are_declared_once():
 
 
 def test_every_metric_is_exported_as_declared(metrics, registry):
-    for record in (STEP, EVAL, EXECUTOR, REFUSED, LOST_SAMPLER, LOST_WORKER, RUN, DISK):
+    for record in (
+        *(STEP, EVAL, EXECUTOR, REFUSED, LOST_SAMPLER, LOST_WORKER, RUN, DISK),
+        *(SILENT, STALL, QUARANTINE),
+    ):
         metrics.observe(record)
     text = generate_openmetrics(registry).decode()
     families = {family.name: family for family in openmetrics.text_string_to_metric_families(text)}

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wfr.phases import PhaseClock, PhaseSum, shares
+from wfr.testing import FakeClock
 
 PHASES = st.sampled_from(["own", "sampler", "operator"])
 
@@ -51,3 +52,26 @@ def test_shares_add_up_to_one(before, grown):
     found = shares(before, after)
     assert not found or sum(found.values()) == pytest.approx(1)
     assert all(0 <= share <= 1 for share in found.values())
+
+
+def test_what_is_under_way_now_is_told_with_its_age():
+    clock = FakeClock()
+    mine = PhaseClock("own", clock)
+    clock.now = 3
+    assert mine.current() == ("own", 3)
+    mine.seconds()
+    clock.now = 4
+    assert mine.current() == ("own", 4)
+    mine.enter("sampler")
+    clock.now = 6
+    assert mine.current() == ("sampler", 2)
+    assert mine.seconds() == {"own": 4, "sampler": 2}
+
+
+def test_many_clocks_are_counted_by_phase():
+    spent = PhaseSum()
+    with spent.clock("own"), spent.clock("own") as other, spent.clock("slot"):
+        other.enter("sampler")
+        counts = {phase: count for phase, (count, _) in spent.now().items()}
+        assert counts == {"own": 1, "sampler": 1, "slot": 1}
+    assert spent.now() == {}

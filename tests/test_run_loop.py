@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -13,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from actors.worker import EpisodeResult, RepeatedFailureError
 from cluster.gang import LearnerLostError, together
 from cluster.progress import Progress
-from cluster.run import Run, RunFailedError
+from cluster.run import ProcessLostError, Run, RunFailedError
 from cluster.run_directory import RunDirectory
 from wfr.buffer import ReplayBuffer
 from wfr.config import parse_config
@@ -51,6 +52,12 @@ class Sampler:
 
     async def shutdown(self):
         pass
+
+    async def load(self):
+        return 8, False
+
+    async def beat(self):
+        return "node"
 
     def kill(self):
         pass
@@ -174,6 +181,9 @@ class Worker:
     async def disk_full(self):
         return False
 
+    async def activity(self):
+        return {"slot": (1, 2.0), "sampler": (8, 1.0)}
+
     async def time_spent(self):
         return {"slot": 1.0, "sampler": 3.0}
 
@@ -197,12 +207,14 @@ class Topology:
     """Fake processes in this event loop."""
 
     starting = "starting"
+    processes: ClassVar = {}
 
     def __init__(self, config, events, rank, workers):
         self.events, self.spare = events, workers
         self.hub = ExecutorHub()
         self.ranks = [rank]
         self.spare_ranks = []
+        self.failing = 0  # samplers that will not start
         self.workers = [workers.pop(0)]
         self.started = []
         buffer = config.buffer
@@ -228,6 +240,9 @@ class Topology:
         self.ranks = [self.spare_ranks.pop(0) if self.spare_ranks else Rank(self.events)]
 
     async def start_sampler(self, name):
+        if self.failing:
+            self.failing -= 1
+            raise PeerLostError("no place")
         self.started.append(Sampler(name))
         return self.started[-1]
 
@@ -250,7 +265,7 @@ class Topology:
 def _run(tmp_path, *, rank=None, workers=None, meanwhile=None, **settings):
     """Execute a run over fakes; returns (events, summary.json, error)."""
     chosen = {"steps": 3, "max_lag": 1, "overlap": True, "samplers": 1, "checkpoint_every": 0}
-    chosen |= {"eval_every": 0, "best": {}}
+    chosen |= {"eval_every": 0, "best": {}, "supervision": {}}
     chosen |= settings
     config = parse_config(
         {
@@ -265,6 +280,7 @@ def _run(tmp_path, *, rank=None, workers=None, meanwhile=None, **settings):
                 "eval_every": chosen["eval_every"],
             },
             "best": chosen["best"],
+            "supervision": chosen["supervision"],
         }
     )
     events = []
@@ -794,3 +810,79 @@ def test_stopping_before_training_ends_at_once(tmp_path):
     assert summary["status"] == "stopped"
     assert "em_before" not in summary
     assert events[-1] == "shut down"
+
+
+def test_a_run_that_takes_no_step_says_who_holds_it_up(tmp_path):
+    """Once, at first: then at twice the time."""
+    _, summary, error = _run(
+        tmp_path,
+        workers=[Worker("w", idle=True)],
+        supervision={"stall_s": 0.2, "heartbeat_s": 0.02},
+        meanwhile=_until_stalled,
+    )
+    assert error is None
+    assert summary["status"] == "stopped"
+    first, *_ = _records(tmp_path, "stall")
+    assert first["stall/count"] == 1
+    assert first["stall/seconds"] >= 0.2
+    assert first["why"].startswith("training loop waits for groups")
+    assert first["why"].endswith(
+        " ← buffer has slots: 0 free, 4 being played, 0 finished, 0 taken"
+        " ← worker-0 has 8 episodes that wait for a sampler for 1 s"
+        " ← sampler-0 answers, and has 8 requests"
+    )
+
+
+async def _until_stalled(run, topology):
+    while not run._stalls.count:
+        await asyncio.sleep(0.01)
+    run.stop()
+
+
+def test_a_run_that_stands_for_too_long_starts_anew(tmp_path):
+    _, summary, error = _run(
+        tmp_path,
+        workers=[Worker("w", idle=True)],
+        supervision={"stall_s": 0.1, "heartbeat_s": 0.02, "restart_s": 0.3},
+    )
+    assert isinstance(error, ProcessLostError)
+    assert "supervision.restart_s=0.3: training loop waits for groups" in str(error)
+    assert summary["status"] == "failed"
+
+
+def test_a_sampler_that_does_not_start_costs_no_other(tmp_path):
+    """The run goes on with those that it has, and tries again."""
+
+    async def kill(run, topology):
+        while "published 1" not in topology.events:
+            await asyncio.sleep(0)
+        topology.failing = 2
+        topology.started[0].dead.set()
+
+    events, summary, error = _run(tmp_path, steps=400, samplers=2, meanwhile=kill)
+    assert error is None
+    assert summary["samplers_lost"] == [
+        "sampler-0: sampler-0 died",
+        "sampler-2: no place",
+        "sampler-3: no place",
+    ]
+    assert "workers know sampler-1" in events
+    assert "workers know sampler-1,sampler-4" in events
+
+
+def test_losses_are_forgiven_by_a_step(tmp_path):
+    """More of them than may be lost in a row, with steps between."""
+
+    async def kill(run, topology):
+        for number in range(6):
+            while len(topology.started) <= number:
+                await asyncio.sleep(0)
+            version = run._version
+            while run._version < version + 3:
+                await asyncio.sleep(0)
+            topology.started[number].dead.set()
+        run.stop()
+
+    _, summary, error = _run(tmp_path, steps=5000, meanwhile=kill)
+    assert error is None
+    assert len(summary["samplers_lost"]) >= 5

@@ -162,6 +162,6 @@ def test_observations_never_change_the_paper_reward(texts, seen):
 @pytest.mark.parametrize("piece", ["<", "<a", "<!--", "<answer>", "<think>", "-->", "<!-->"])
 def test_legacy_takes_linear_time(piece):
     text = piece * (2**20 // len(piece)) + "</answer>-->"
-    started = time.perf_counter()
+    started = time.process_time()
     legacy_response(text, TASK)
-    assert time.perf_counter() - started < 10  # quadratic time would be minutes
+    assert time.process_time() - started < 10  # quadratic time would be minutes

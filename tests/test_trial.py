@@ -10,7 +10,10 @@ from wfr.config import SandboxConfig
 from wfr.sandbox import Limits, Sandbox, Status, available
 
 REASON = available(SandboxConfig())
-pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+pytestmark = [
+    pytest.mark.engine,  # for its time
+    pytest.mark.skipif(REASON is not None, reason=str(REASON)),
+]
 
 
 def judge(code, *tests, **options):

@@ -153,7 +153,7 @@ def test_random_bytes_never_raise(data):
 )
 def test_a_megabyte_takes_linear_time(piece):
     text = piece * (2**20 // len(piece))
-    started = time.perf_counter()
+    started = time.process_time()
     parse_turn(text)
     turn_complete(text)
-    assert time.perf_counter() - started < 5  # quadratic time would be minutes
+    assert time.process_time() - started < 5  # quadratic time would be minutes

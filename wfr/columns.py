@@ -19,7 +19,7 @@ from wfr.schema import check_version
 from wfr.trajectory import StopReason
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)  # not frozen, which would make its thousands slow to make
 class Episode:
     """One trajectory as training sees it; the rest is as in `wfr.trajectory.Trajectory`.
 
@@ -126,8 +126,8 @@ _SMALL = [*_PLAIN, "task_id", "reward_parts", "turns", "version_spans"]
 
 def _rows(small: pa.RecordBatch, batches: Sequence[pa.RecordBatch]) -> Iterator[Episode]:
     """The trajectories of all groups; `small` has their small columns in a line."""
-    plain = [small.column(name).to_pylist() for name in _PLAIN]
-    names = plain[0]
+    plain = (small.column(name).to_pylist() for name in _PLAIN)
+    names, siblings, sources, reasons, rewards = plain
     token_rows = [
         [row for batch in batches for row in _split(batch.column(name))] for name in _TOKENS
     ]
@@ -140,36 +140,36 @@ def _rows(small: pa.RecordBatch, batches: Sequence[pa.RecordBatch]) -> Iterator[
     first_turn = (turns.offsets - turns.first).tolist()
     first_span = (spans.offsets - spans.first).tolist()
     policy_tokens = np.diff(written[first_turn]).tolist()
-    rows = zip(*plain, _parts(small), *token_rows, policy_tokens, strict=True)
-    for row, (name, sibling, source, reason, reward, parts, *tokens, count) in enumerate(rows):
-        mine = slice(first_turn[row], first_turn[row + 1])
-        its = slice(first_span[row], first_span[row + 1])
-        yield Episode(
-            group_id=name,
-            sibling=sibling,
-            source=source,
-            stop_reason=_REASONS[reason],
-            reward=reward,
-            reward_parts=parts,
-            **dict(zip(_TOKENS, tokens, strict=True)),
-            oldest=oldest[mine],
-            newest=newest[mine],
-            context=context[mine],
-            span_version=span_version[its],
-            span_length=span_length[its],
-            policy_tokens=count,
-        )
+    return map(  # by position: the order of the fields
+        Episode,
+        names,
+        siblings,
+        sources,
+        map(_REASONS.__getitem__, reasons),
+        rewards,
+        _parts(small),
+        *token_rows,
+        *(_cut(values, first_turn) for values in (oldest, newest, context)),
+        *(_cut(values, first_span) for values in (span_version, span_length)),
+        policy_tokens,
+    )
 
 
 _TOKENS = ("tokens", "turn_id", "behaviour_logprob")
+
+
+def _cut(values: np.ndarray, edges: Sequence[int]) -> Iterator[np.ndarray]:
+    """The values of each row: views."""
+    return (values[start:end] for start, end in itertools.pairwise(edges))
+
+
 _REASONS = {reason.value: reason for reason in StopReason}
 
 
 def _split(column: pa.ListArray) -> list[np.ndarray]:
     """The values of each row: views."""
     flat = column.values.to_numpy(zero_copy_only=True)
-    offsets = column.offsets.to_numpy(zero_copy_only=True).tolist()
-    return [flat[start:end] for start, end in itertools.pairwise(offsets)]
+    return list(_cut(flat, column.offsets.to_numpy(zero_copy_only=True).tolist()))
 
 
 class _List:

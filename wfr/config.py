@@ -23,6 +23,7 @@ from wfr.objective_config import ObjectiveConfig
 from wfr.search_config import SearchConfig
 from wfr.section import Section
 from wfr.serving_config import ServingConfig
+from wfr.supervision_config import SupervisionConfig
 from wfr.tasks_config import TasksConfig
 from wfr.yaml_lines import key_lines, line_of
 
@@ -284,6 +285,7 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     best: BestConfig = BestConfig()
     metrics: MetricsConfig = MetricsConfig()
+    supervision: SupervisionConfig = SupervisionConfig()
     serving: ServingConfig = ServingConfig()
 
     @property

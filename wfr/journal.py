@@ -25,7 +25,7 @@ import pyarrow as pa
 import xxhash
 
 from wfr.crash_points import reach
-from wfr.line_log import LineLog, Sync, read_lines, write_all
+from wfr.line_log import LineLog, Sync, first_line, read_lines, write_all
 from wfr.schema import SCHEMA, SCHEMA_VERSION, schema_version
 from wfr.upgrades import upgrade
 
@@ -280,7 +280,7 @@ def force_directory(directory: str | Path) -> None:
 
 def _schema(path: str, source: pa.MemoryMappedFile) -> pa.Schema:
     """The schema at a file's head; where that is damaged, the current one if it is of it."""
-    first = next(iter(read_lines(Path(path).with_suffix(".index"))), {})
+    first = first_line(Path(path).with_suffix(".index"))
     header = source.read_at(first.get("header", 0), 0)
     known = "header" in first
     if known and xxhash.xxh3_64_hexdigest(header) == first["sum"]:

@@ -33,6 +33,15 @@ class SnapshotsConfig(Section):
     """Trajectories of a batch that are measured, drawn at random."""
 
 
+class LogprobsConfig(Section):
+    """The learner's own log-probs of the tokens it trains on, for the trajectory inspector."""
+
+    every: int = Field(10, ge=0)
+    """Keep those of every so many steps in the run's `logprobs/`, 4 bytes a token; 0: none."""
+    mib: int = Field(1024, ge=1)
+    """Disk space of one rank's; the oldest make room."""
+
+
 class LearnerConfig(Section):
     """The DeepSpeed learner."""
 
@@ -71,6 +80,7 @@ class LearnerConfig(Section):
     """Keep the partitioned weights in CPU memory too; ZeRO 3."""
     lora: LoraConfig = LoraConfig()
     snapshots: SnapshotsConfig = SnapshotsConfig()
+    logprobs: LogprobsConfig = LogprobsConfig()
 
     @model_validator(mode="after")
     def _partitioned_where_offloaded(self) -> Self:

@@ -114,6 +114,15 @@ def read_lines(path: str | Path) -> Lines:
     return Lines(records, whole, len(data), [number for number in wrong if number < last])
 
 
+def first_line(path: str | Path) -> dict[str, Any]:
+    """The first right record of a line log, the rest unread; empty where there is none."""
+    with open(path, "rb") as file:
+        for line in file:
+            if line.endswith(b"\n") and (record := _decode(line[:-1])) is not None:
+                return record
+    return {}
+
+
 def encode(record: Mapping[str, Any]) -> bytes:
     """One line."""
     text = json.dumps(record, separators=(",", ":")).encode()

@@ -11,6 +11,7 @@ from wfr.episode_metrics import EPISODES
 from wfr.executor_metrics import EXECUTORS
 from wfr.learning_metrics import LEARNING
 from wfr.metric import LAGS, SECONDS, Metric, evaluation, step, turn_lag
+from wfr.supervision_metrics import SUPERVISION
 
 METRICS: tuple[Metric, ...] = (
     # progress
@@ -257,4 +258,5 @@ METRICS: tuple[Metric, ...] = (
     *LEARNING,
     *EPISODES,
     *EXECUTORS,
+    *SUPERVISION,
 )

@@ -22,14 +22,13 @@ class PhaseClock:
         """Begin in `phase`, now."""
         self._clock = clock
         self._phase = phase
-        self._since = clock()
+        self._since = self._entered = clock()
         self._seconds: defaultdict[str, float] = defaultdict(float)
 
     def enter(self, phase: str) -> None:
         """Leave the phase that it is in for another."""
-        now = self._clock()
-        self._seconds[self._phase] += now - self._since
-        self._phase, self._since = phase, now
+        self._book()
+        self._phase, self._entered = phase, self._since
 
     @contextlib.contextmanager
     def within(self, phase: str) -> Iterator[None]:
@@ -41,10 +40,19 @@ class PhaseClock:
         finally:
             self.enter(before)
 
+    def current(self) -> tuple[str, float]:
+        """The phase under way, and how long it has been."""
+        return self._phase, self._clock() - self._entered
+
     def seconds(self) -> dict[str, float]:
         """Seconds by phase until now, the phase under way included."""
-        self.enter(self._phase)
+        self._book()
         return dict(self._seconds)
+
+    def _book(self) -> None:
+        now = self._clock()
+        self._seconds[self._phase] += now - self._since
+        self._since = now
 
 
 class PhaseSum:
@@ -67,6 +75,14 @@ class PhaseSum:
             self._running.discard(clock)
             for name, seconds in clock.seconds().items():
                 self._ended[name] += seconds
+
+    def now(self) -> dict[str, tuple[int, float]]:
+        """By phase, how many clocks are in it, and for how many seconds the longest of them."""
+        found: dict[str, tuple[int, float]] = {}
+        for phase, seconds in (clock.current() for clock in self._running):
+            count, longest = found.get(phase, (0, 0.0))
+            found[phase] = (count + 1, max(longest, seconds))
+        return found
 
     def drain(self) -> dict[str, float]:
         """Seconds by phase since the last call, or since the start."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import ssl
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -137,6 +138,12 @@ def _checked(
             ApiKeys(Path(settings.serving.keys))
         except KeyFileError as error:
             fail(BAD_INPUT, f"serving.keys: {error}")
+    if settings.serving.tls_cert and settings.serving.tls_key:
+        named = settings.serving.tls_cert, settings.serving.tls_key
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(*named)
+        except OSError as error:  # ssl.SSLError among them
+            fail(BAD_INPUT, f"serving.tls_cert={named[0]}, tls_key={named[1]}: {error}")
     return settings, checkpoint
 
 

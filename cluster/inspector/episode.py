@@ -92,19 +92,33 @@ def view(trajectory: Trajectory, consumed: int | None, max_turn_lag: int | None)
     }
 
 
-def token_rows(trajectory: Trajectory, number: int) -> Mapping[str, list[Any]]:
+def token_rows(
+    trajectory: Trajectory, number: int, trained: np.ndarray | None = None
+) -> Mapping[str, Any]:
     """The tokens of a turn and of its observation: ids, log-probs, versions, and which are its own.
+
+    Args:
+        trajectory: of the current schema.
+        number: of the turn.
+        trained: float32 [tokens up to the policy's last], log-probs as the learner computed them;
+            from them come the importance ratios, which are None without.
 
     Raises:
         IndexError: there is no such turn.
     """
     turn = trajectory.turns[number]
     part = slice(turn.start, turn.observation_end)
+    ratio = None
+    if trained is not None:
+        now = np.zeros(len(trajectory.tokens), np.float64)
+        now[: len(trained)] = trained
+        ratio = np.round(np.exp(now - trajectory.behaviour_logprob)[part], 4).tolist()
     return {
         "ids": trajectory.tokens[part].tolist(),
         "logprob": [round(float(value), 4) for value in trajectory.behaviour_logprob[part]],
         "version": trajectory.token_versions()[part].tolist(),
         "own": (trajectory.turn_id[part] == number).tolist(),
+        "ratio": ratio,
     }
 
 

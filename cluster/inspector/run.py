@@ -18,6 +18,7 @@ from cluster.inspector.queries import Filter, Order, Row
 from cluster.inspector.tokens import find_tokenizer, pieces
 from wfr.objective_config import AdvantageKind
 from wfr.schema import SchemaVersionError, from_batch
+from wfr.trained_logprobs import trained_logprobs
 from wfr.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -115,9 +116,11 @@ class InspectedRun:
     def tokens(self, group_id: str, sibling: int, turn: int) -> Row:
         """The tokens of one turn and its observation; raises GoneError."""
         with self.index.cursor() as connection:
-            _, found = self._find(connection, group_id, sibling)
+            row, found = self._find(connection, group_id, sibling)
+        used = row["consumed"]
+        now = None if used is None else trained_logprobs(self.path, used, f"{group_id}/{sibling}")
         try:
-            rows = dict(episode.token_rows(found, turn))
+            rows = dict(episode.token_rows(found, turn, now))
         except IndexError:
             raise GoneError(f"trajectory {group_id}/{sibling} has no turn {turn}") from None
         return {**rows, "pieces": pieces(self._tokenizer, rows["ids"])}

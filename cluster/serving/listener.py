@@ -11,6 +11,11 @@ from cluster.serving.guard import Application
 from wfr.serving_config import ServingConfig
 
 
+KEEP_ALIVE_S = 75
+"""Seconds that an idle connection is kept: longer than clients and proxies keep theirs, so that no
+request is sent into a connection that is just being closed."""
+
+
 class Listener:
     """Answers with `application` from now on.
 
@@ -32,6 +37,7 @@ class Listener:
             access_log=False,
             ssl_certfile=config.tls_cert,
             ssl_keyfile=config.tls_key,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=max(1, round(config.drain_s)),
         )
         self._server = uvicorn.Server(settings)

@@ -1,0 +1,32 @@
+"""The heart of a hosted role: it answers that it lives, and can end what it has started."""
+
+from __future__ import annotations
+
+import psutil
+import ray
+
+HEART = "heart"
+"""Concurrency group that answers where a process is otherwise busy with one call at a time."""
+
+
+class Heart:
+    """Mixed into every class that Ray hosts."""
+
+    def beat(self) -> str:
+        """Answer, with the id of the node that this process runs on."""
+        return node()
+
+    def end_children(self) -> None:
+        """Kill the processes that this one has started: nobody else can reach a frozen one."""
+        end_children()
+
+
+def end_children() -> None:
+    """Kill the processes that this one has started."""
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+
+
+def node() -> str:
+    """Id of the node that this process runs on."""
+    return str(ray.get_runtime_context().get_node_id())
