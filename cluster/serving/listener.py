@@ -10,7 +10,6 @@ import uvicorn
 from cluster.serving.guard import Application
 from wfr.serving_config import ServingConfig
 
-
 KEEP_ALIVE_S = 75
 """Seconds that an idle connection is kept: longer than clients and proxies keep theirs, so that no
 request is sent into a connection that is just being closed."""
