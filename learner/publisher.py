@@ -144,6 +144,8 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
 
     _group: Any = None  # torch's stubs do not know the methods of ProcessGroupGloo
     _bucket_bytes = 0
+    _memory: tuple[torch.Tensor, ...] = ()
+    """Where buckets are put together; fresh memory costs about as much as sending it does."""
 
     @classmethod
     def trainer_init(
@@ -185,6 +187,7 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
     def shutdown(self) -> None:
         """Leave the group."""
         self._group = None
+        self._memory = ()
 
     def _open(self, group: TransferGroup) -> None:
         info = {
@@ -200,6 +203,7 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
         store = TCPStore(group.host, group.port, group.world_size, True, timeout)
         shared = PrefixStore(STORE_PREFIX, store)
         self._group = ProcessGroupGloo(shared, 0, group.world_size, timeout)
+        self._memory = tuple(torch.empty(group.bucket_bytes, dtype=torch.uint8) for _ in range(2))
         joined.result()
 
     def _broadcast(self, specs: list[TensorSpec], received: Future[None]) -> None:
@@ -208,8 +212,8 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
         tensors = (tensor for _, tensor in self.source)
         sending: list[Any] = []
         try:
-            for bucket in buckets(specs, self._bucket_bytes):
-                flat = _flat([next(tensors) for _ in bucket])
+            for number, bucket in enumerate(buckets(specs, self._bucket_bytes)):
+                flat = _flat([next(tensors) for _ in bucket], self._memory[number % 2])
                 _wait(sending)
                 if received.done():
                     received.result()  # a sampler refused: do not wait for its time-out
@@ -308,10 +312,12 @@ def _update_info(specs: list[TensorSpec]) -> dict[str, Any]:
     }
 
 
-def _flat(tensors: list[torch.Tensor]) -> torch.Tensor:
-    """The bytes of a bucket; those of a single tensor where they are."""
+def _flat(tensors: list[torch.Tensor], memory: torch.Tensor) -> torch.Tensor:
+    """The bytes of a bucket, put together in `memory`; those of a single tensor where they are."""
     parts = [_bytes(tensor) for tensor in tensors]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat(parts, out=memory[: sum(map(len, parts))])
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:
