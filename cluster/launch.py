@@ -46,6 +46,7 @@ def launch(
         RecoveryError: what is left of the run to resume does not suffice.
         ConfigError: the exporter's port is taken.
         FormatError: the corpus to search is none.
+        MisfitError: the cluster has no room for the run.
     """
     left = config.run.restarts if recording is None else 0
     while True:
@@ -89,6 +90,7 @@ def _launch(
             topology = Topology(config, directory.path)
             run: Run | OfflineRun
             if batches is None:
+                topology.placing.check()
                 registered = RunMetrics(registry)
                 run = Run(config, directory, topology, progress, registered, resumption)
             else:

@@ -98,7 +98,9 @@ class _Player:
     ) -> None:
         (work / "logs").mkdir(parents=True, exist_ok=True)
         self._topology = Topology(config, work)
-        self._pool = SamplerPool(config.sampler.count, self._topology.start_sampler)
+        self._pool = SamplerPool(
+            config.sampler.count, self._topology.start_sampler, self._topology.placing.release
+        )
         self._places = asyncio.Semaphore(config.evaluation.concurrency)
         self._file = file
         self._note = note
@@ -106,6 +108,7 @@ class _Player:
     async def play(self, todo: Mapping[str, tuple[Config, list[_Job]]]) -> None:
         try:
             await self._topology.find_director()
+            await self._topology.placing.prepare(learner=False)
             await self._pool.refill()
             for dataset, (config, jobs) in todo.items():
                 self._note(f"{dataset}: {jobs[0].label}: {len(jobs)} episodes to play")

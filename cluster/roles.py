@@ -17,6 +17,7 @@ from cluster.hand_over import HandOver, columns_of, pack
 from cluster.heart import HEART, Heart, end_children, node
 from cluster.hub import RemoteHub
 from cluster.logs import redirect
+from cluster.ports import free_port
 from cluster.remote import Remote
 from cluster.weights import RemoteSamplers
 from wfr.config import Config
@@ -69,6 +70,10 @@ class HostedLearner:
     def end_children(self) -> None:
         """Kill what this process has started, beside a step that is under way."""
         end_children()
+
+    def meeting(self) -> tuple[str, int]:
+        """Address of this machine, and a port that is free on it now."""
+        return str(ray.util.get_node_ip_address()), free_port()  # type: ignore[no-untyped-call]
 
     def load(
         self, model_path: str, init_method: str, version: int = 0, checkpoint: str | None = None

@@ -108,7 +108,9 @@ class Run:
         self._weights = asyncio.Lock()
         self._stop = asyncio.Event()
         self._tally = Tally()
-        self._pool = SamplerPool(config.sampler.count, topology.start_sampler)
+        self._pool = SamplerPool(
+            config.sampler.count, topology.start_sampler, topology.placing.release
+        )
         self._version = 0
         self._joined: Mapping[str, Remote] | None = None
         self._steps: asyncio.Queue[_Step] = asyncio.Queue()
@@ -127,6 +129,7 @@ class Run:
         self._stalls = StallWatch(config.supervision, time.monotonic)
         self._quarantine = Quarantine(config.supervision, time.monotonic)
         self._quarantines = 0
+        topology.placing.keep_away(self._quarantine.closed)
         self._learner_lost = asyncio.Event()
         self._taking: asyncio.Task[Batch[Any]] | None = None
         self._unpublished: deque[Batch[Any]] = deque()
@@ -267,6 +270,7 @@ class Run:
         resumption = self._resumption
         await self._topology.find_director(resumed=resumption is not None)
         self._progress.phase(self._topology.starting)
+        await self._topology.placing.prepare()
         _, _, director = await asyncio.gather(
             self._pool.refill(),
             self._topology.start_others(),

@@ -30,10 +30,19 @@ class StartError(PeerLostError):
 class SamplerPool:
     """Keeps `count` samplers alive."""
 
-    def __init__(self, count: int, start: Callable[[str], Awaitable[Remote]]) -> None:
-        """`start` brings up one sampler of the given name, ready to join."""
+    def __init__(
+        self,
+        count: int,
+        start: Callable[[str], Awaitable[Remote]],
+        ended: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        """`start` brings up one sampler of the given name, ready to join.
+
+        `ended` is told the name of each that was taken out.
+        """
         self._count = count
         self._start = start
+        self._ended = ended
         self._started = 0
         self._live: dict[str, Remote] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
@@ -75,6 +84,7 @@ class SamplerPool:
             return
         self._watchers.pop(name).cancel()
         sampler.kill()
+        self._ended(name)
         self.book(name, why)
 
     def book(self, name: str, why: str) -> None:

@@ -21,9 +21,10 @@ from cluster.director import follow, start_warmstart
 from cluster.gang import together
 from cluster.heart import HEART
 from cluster.hub import start_hub
-from cluster.ports import free_port
+from cluster.placing import Placing
 from cluster.progress import Progress
 from cluster.remote import Remote, host
+from cluster.reservations import Options
 from cluster.roles import HostedLearner, HostedSampler, HostedWorker
 from cluster.weights import RemoteSamplers
 from wfr.config import Config
@@ -45,7 +46,6 @@ class Topology:
         self._run_dir = run_dir
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         self._device = "cuda" if resources.get("GPU", 0) >= 1 else "cpu"
-        self._address = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
         self._worker_starts = 0
         self._worker_names: dict[int, str] = {}
         self.model_path = ""
@@ -56,6 +56,7 @@ class Topology:
         self.hub: Remote
         self._served: ServedExecutor | None = None
         self._up: dict[str, Remote] = {}
+        self.placing = Placing(config, gpu=self._device == "cuda")
         self._shards: list[Remote] = []
 
     @property
@@ -98,8 +99,14 @@ class Topology:
 
     async def load_learner(self, version: int = 0, checkpoint: str | None = None) -> None:
         """Let every rank load the director, as `version`, join, and go on from a checkpoint."""
-        meeting = f"tcp://{self._address}:{free_port()}"
+        host, port = await self._meeting()
+        meeting = f"tcp://{host}:{port}"
         await together(self.ranks, "load", self.model_path, meeting, version, checkpoint)
+
+    async def _meeting(self) -> tuple[str, int]:
+        """Address and free port of the machine of rank 0, where the others meet it."""
+        (found,) = await together(self.ranks[:1], "meeting")
+        return tuple(found)
 
     async def recover_buffer(self, shards: Sequence[Shard]) -> None:
         """Let every shard of the buffer go on after a restart."""
@@ -112,10 +119,15 @@ class Topology:
         Raises:
             PeerLostError: it died, or is not up within `supervision.start_s`.
         """
-        settings = self._config.sampler
-        options = self._options(
-            gpus=settings.tensor_parallel, threads=settings.threads, max_concurrency=_MANY
-        )
+        try:
+            return await self._start_sampler(name)
+        except BaseException:
+            self.placing.release(name)
+            raise
+
+    async def _start_sampler(self, name: str) -> Remote:
+        place = await self.placing.sampler(name)
+        options = self._options(place, threads=self._config.sampler.threads, max_concurrency=_MANY)
         sampler = host(
             HostedSampler,
             self._config,
@@ -132,7 +144,7 @@ class Topology:
         """Start the learner's ranks, yet empty, in the place of any there were."""
         for rank in self.ranks:
             rank.kill()
-        self.ranks = [self._start_rank(rank) for rank in range(self._config.learner.ranks)]
+        self.ranks = [self._start_rank(*each) for each in enumerate(await self.placing.gang())]
         await self._come_up(_named("learner", self.ranks))
 
     async def start_others(self) -> None:
@@ -141,8 +153,8 @@ class Topology:
         shards = start_buffer(self._config, self._run_dir, self._options())
         self._shards = shards
         self.buffer = shards[0] if len(shards) == 1 else ShardedBuffer(shards)
-        self.workers = [self._start_worker(i) for i in range(self._config.rollout.workers)]
-        self.ranks = [self._start_rank(rank) for rank in range(self._config.learner.ranks)]
+        self.ranks = [self._start_rank(*each) for each in enumerate(await self.placing.gang())]
+        self.workers = [await self._start_worker(i) for i in range(self._config.rollout.workers)]
         await self._come_up(
             {
                 **_named("buffer", shards),
@@ -160,7 +172,7 @@ class Topology:
         for worker in self.workers:
             worker.kill()
         self._config = self._config.model_copy(update={"tasks": tasks})
-        self.workers = [self._start_worker(i) for i in range(self._config.rollout.workers)]
+        self.workers = [await self._start_worker(i) for i in range(self._config.rollout.workers)]
         await self._come_up(_named("worker", self.workers))
 
     async def _start_executors(self) -> None:
@@ -184,10 +196,11 @@ class Topology:
         timeout_s = self._config.sampler.update_timeout_s
         backend = transfer_backend(self._config, self._device)
         bucket_mib = self._config.weights.bucket_mib or _BUCKET_MIB[backend]
+        address, port = await self._meeting()
         group = TransferGroup(
             backend=backend,
-            host=self._address,
-            port=self._config.weights.port or free_port(),
+            host=address,
+            port=self._config.weights.port or port,
             world_size=1 + len(samplers) * each,
             bucket_bytes=bucket_mib * 2**20,
             timeout_s=timeout_s,
@@ -204,7 +217,7 @@ class Topology:
         """Free what a dead worker held in the buffer and start another in its place."""
         await self.buffer.requeue(self._worker_names[index])
         await self.hub.forget(self._worker_names[index])
-        self.workers[index] = self._start_worker(index)
+        self.workers[index] = await self._start_worker(index)
         self._up.pop(f"worker-{index}", None)
         await self.workers[index].update_samplers(dict(samplers))
         self._up[f"worker-{index}"] = self.workers[index]
@@ -219,6 +232,7 @@ class Topology:
                     await asyncio.gather(self.hub.close(), return_exceptions=True)
                 if self._served is not None:
                     await self._served.close()
+        self.placing.close()
 
     async def _come_up(self, processes: Mapping[str, Remote]) -> None:
         """Wait until all of them have; those that took their names before are gone."""
@@ -242,7 +256,9 @@ class Topology:
                 "`ray status` shows what the cluster has left"
             ) from None
 
-    def _start_worker(self, index: int) -> Remote:
+    async def _start_worker(self, index: int) -> Remote:
+        """Start one worker, near a sampler if it can be."""
+        place = await self.placing.worker(index)
         name = f"worker-{self._worker_starts}"
         self._worker_starts += 1
         self._worker_names[index] = name
@@ -253,10 +269,10 @@ class Topology:
             model_path=self.model_path,
             run_dir=str(self._run_dir),
             hub=self.hub,
-            options=self._options(max_concurrency=_MANY),
+            options=self._options(place, max_concurrency=_MANY),
         )
 
-    def _start_rank(self, rank: int) -> Remote:
+    def _start_rank(self, rank: int, place: Options) -> Remote:
         return host(
             HostedLearner,
             self._config,
@@ -264,21 +280,15 @@ class Topology:
             rank=rank,
             groups={HEART: 1},
             options=self._options(
-                gpus=1,
+                place,
                 threads=self._config.learner.threads,
                 max_concurrency=2 if self._config.overlaps_publishing else 1,
             ),
         )
 
-    def _options(self, *, gpus: int = 0, threads: int = 1, **more: Any) -> dict[str, Any]:
-        options: dict[str, Any] = {
-            "num_cpus": 0,
-            "runtime_env": {"env_vars": environment(threads)},
-            **more,
-        }
-        if gpus and self._device == "cuda":
-            options["num_gpus"] = gpus
-        return options
+    def _options(self, place: Options | None = None, *, threads: int = 1, **more: Any) -> Options:
+        environ = {"env_vars": environment(threads)}
+        return {"num_cpus": 0, "runtime_env": environ, **(place or {}), **more}
 
 
 _WARM_UP_TOKENS = (0,) * 8

@@ -94,3 +94,58 @@ def test_numbers_stand_for_constants():
 @pytest.mark.parametrize("path", PLANS, ids=[path.stem for path in PLANS])
 def test_the_plans_that_come_along_are_whole(path):
     assert load_scenario(path).episodes is not None
+
+
+RUN = """
+run: {name: big}
+sampler: {count: 3, tensor_parallel: 4}
+learner: {ranks: 8}
+rollout: {workers: 2}
+placement: {worker: {labels: {pool: cpu}, cpus: 16}}
+"""
+GPUS, CPUS = ("--machines", "3x gpu=8,cpu=96"), ("--machines", "cpu=64, pool=cpu")
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(RUN)
+    return path
+
+
+def test_it_says_what_would_run_where(config):
+    done = run("--config", config, *GPUS, *CPUS)
+    assert done.exit_code == 0, done.output
+    assert "learner × 8" in done.output
+    assert "worker-0, worker-1" in done.output
+    found = json.loads(run("--config", config, *GPUS, *CPUS, "--json").output)
+    assert found["placed"][0] == {
+        "demand": "learner",
+        "asks": "8 × 1 GPUs",
+        "machines": ["a0"] * 8,
+    }
+    assert found["machines"]["b0"] == ["worker-0", "worker-1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        ((*GPUS,), 3, "worker-0 asks for 16 CPUs on machines with pool=cpu, but none of 3"),
+        (("--machines", "2x gpu=8,cpu=96", *CPUS), 3, "lower sampler.count"),
+        (("--machines", "8 gpus"), 2, "expected for example '4x gpu=8,cpu=96,pool=a'"),
+        (("--machines", "gpu=many"), 2, "give numbers"),
+        (("--machines", "gpu=1,gpu=2"), 2, "names gpu twice"),
+        (("--simulate", "x.yaml"), 2, "choose"),
+    ],
+)
+def test_it_refuses_what_cannot_be_placed(config, arguments, code, told):
+    done = run("--config", config, *arguments)
+    assert done.exit_code == code
+    assert told in " ".join(done.output.split())
+
+
+def test_without_a_cluster_it_asks_this_machine(config, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    done = run("--config", config, "--set", "placement.worker={}", "--set", "learner.ranks=1")
+    text = " ".join(done.output.split())
+    assert "this machine" in text or "Add machines" in text

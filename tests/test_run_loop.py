@@ -203,6 +203,22 @@ class ExecutorHub:
         return {"usage": [], "backends": {}, "paused": self.paused, "cache": {}}
 
 
+class Placing:
+    """Holds any run; knows who has given a place back."""
+
+    def __init__(self):
+        self.released = []
+
+    def release(self, name):
+        self.released.append(name)
+
+    def keep_away(self, closed):
+        self.closed = closed
+
+    async def prepare(self):
+        pass
+
+
 class Topology:
     """Fake processes in this event loop."""
 
@@ -212,6 +228,7 @@ class Topology:
     def __init__(self, config, events, rank, workers):
         self.events, self.spare = events, workers
         self.hub = ExecutorHub()
+        self.placing = Placing()
         self.ranks = [rank]
         self.spare_ranks = []
         self.failing = 0  # samplers that will not start

@@ -20,6 +20,7 @@ from wfr.canvas_config import CanvasConfig
 from wfr.executor_config import ExecutorConfig
 from wfr.learner_config import LearnerConfig
 from wfr.objective_config import ObjectiveConfig
+from wfr.placement_config import PlacementConfig
 from wfr.search_config import SearchConfig
 from wfr.section import Section
 from wfr.serving_config import ServingConfig
@@ -285,6 +286,7 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     best: BestConfig = BestConfig()
     metrics: MetricsConfig = MetricsConfig()
+    placement: PlacementConfig = PlacementConfig()
     supervision: SupervisionConfig = SupervisionConfig()
     serving: ServingConfig = ServingConfig()
 
@@ -366,6 +368,16 @@ class Config(Section):
             raise ValueError(
                 f"best.score={self.best.score!r} with train.eval_every=0: nothing is evaluated "
                 "while the run trains; set train.eval_every, for example to 10"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _parts_of_an_engine_have_whole_gpus(self) -> Self:
+        gpus, parts = self.placement.sampler.gpus, self.sampler.tensor_parallel
+        if parts > 1 and gpus not in (None, 0, 1):
+            raise ValueError(
+                f"placement.sampler.gpus={gpus:g} contradicts sampler.tensor_parallel={parts}: "
+                "each part takes one whole GPU; leave it out"
             )
         return self
 

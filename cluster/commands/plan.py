@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cluster.console import BAD_INPUT, AsJson, Overrides, fail
+from cluster.commands.plan_placement import show_placement
+from cluster.console import BAD_INPUT, AsJson, Overrides, fail, load
 from cluster.run_directory import strict
 from wfr.config import ConfigError
 from wfr.planner import sweeps
@@ -24,7 +25,7 @@ from wfr.planner.tuning import tuned
 from wfr.planner.workload import Workload
 
 
-def plan(
+def plan(  # noqa: PLR0913 (one argument per option)
     simulate: Annotated[
         Path | None,
         typer.Option(metavar="SCENARIO", help="YAML file of machines, rates and episodes."),
@@ -37,6 +38,19 @@ def plan(
             "Give a synchronous and an asynchronous one to learn how roles slow each other down.",
         ),
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="CONFIG", help="A run: what of it would be placed where."),
+    ] = None,
+    machines: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--machines",
+            metavar="MACHINES",
+            help="With --config: machines as COUNTx KEY=VALUE,...; keys are gpu, cpu, and labels. "
+            "None: the cluster at RAY_ADDRESS, or this machine.",
+        ),
+    ] = None,
     overrides: Overrides = None,
     lags: Annotated[bool, typer.Option("--lags", help="Try other values of max_lag too.")] = False,
     split: Annotated[
@@ -46,16 +60,24 @@ def plan(
     seed: Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Predict what a run does on machines that need not exist, by simulation.
+    """Predict what a run does, and where, on machines that need not exist.
 
-    Prints steps per hour, tokens/s, the lag of turns, what every role waits for, and the cost.
+    By simulation: steps per hour, tokens/s, the lag of turns, what every role waits for, the cost.
+    With --config: which process gets which machine; what does not fit is refused (exit code 3).
 
     Examples:
       wfr plan --simulate cluster/configs/plans/8b_director.yaml
       wfr plan --simulate cluster/configs/plans/8b_director.yaml --split --lags
       wfr plan --simulate cluster/configs/plans/8b_director.yaml --set training.max_lag=0 --json
       wfr plan --journal runs/quickstart --set training.max_lag=8
+      wfr plan --config run.yaml --machines "2x gpu=8,cpu=96" --machines "4x cpu=64,pool=cpu"
+      wfr plan --config run.yaml --set sampler.count=12
     """
+    if config is not None:
+        if simulate or journal:
+            fail(BAD_INPUT, "--config places a run, --simulate and --journal predict one: choose")
+        show_placement(load(config, overrides), machines or [], as_json=as_json)
+        return
     try:
         settings, workload = _inputs(simulate, journal or [], overrides or [])
 
@@ -80,7 +102,10 @@ def _inputs(
 ) -> tuple[Scenario, Workload | None]:
     """What is to be simulated, and episodes where they were recorded."""
     if simulate is None and not journals:
-        raise ConfigError("nothing to simulate: give --simulate SCENARIO, --journal RUN, or both")
+        raise ConfigError(
+            "nothing to simulate: give --simulate SCENARIO, --journal RUN, or both; "
+            "or --config CONFIG"
+        )
     runs = [RecordedRun.read(path) for path in journals]
     if simulate is None:
         values = tuned(calibrate(runs), runs).model_dump()

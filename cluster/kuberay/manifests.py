@@ -46,7 +46,7 @@ def rayjob() -> dict[str, Any]:
     Kubernetes may start it again: with --resume a run that was begun goes on.
     """
     command = (
-        "python -m cluster.cli train /etc/wfr/run.yaml --resume "
+        "python -m cluster.cli train /etc/wfr/run.yaml --resume --set placement.wait=true "
         f"--set run.dir={RUNS} --set metrics.port={METRICS_PORT} --set metrics.host=0.0.0.0"
     )
     spec = {
