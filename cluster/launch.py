@@ -12,11 +12,12 @@ import ray
 from prometheus_client import CollectorRegistry
 
 from cluster.exporter import announce, exporter
+from cluster.failures import ProcessLostError
 from cluster.indexing import index_corpus
 from cluster.offline import OfflineRun
 from cluster.progress import Progress
 from cluster.resume import find
-from cluster.run import ProcessLostError, Run
+from cluster.run import Run
 from cluster.run_directory import RunDirectory
 from cluster.topology import Topology
 from cluster.trackers import trackers

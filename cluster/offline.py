@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import ray
 
+from cluster.failures import RunFailedError
 from cluster.gang import LearnerLostError, together
 from cluster.progress import Progress
-from cluster.run import RunFailedError
 from cluster.run_directory import RunDirectory
 from cluster.samplers import gist
 from cluster.topology import Topology

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster import cli, console
+from cluster.failures import RunFailedError
 from cluster.preflight import Check
-from cluster.run import RunFailedError
 from wfr.backends.base import Completion
 from wfr.backends.cache import Cache, Entry
 from wfr.config import Config

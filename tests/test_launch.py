@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.run import ProcessLostError, RunFailedError
+from cluster.failures import ProcessLostError, RunFailedError
 from wfr.config import parse_config
 
 pytestmark = pytest.mark.engine  # launching imports ray

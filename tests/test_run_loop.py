@@ -12,9 +12,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from actors.worker import EpisodeResult, RepeatedFailureError
+from cluster.failures import ProcessLostError, RunFailedError
 from cluster.gang import LearnerLostError, together
 from cluster.progress import Progress
-from cluster.run import ProcessLostError, Run, RunFailedError
+from cluster.run import Run
 from cluster.run_directory import RunDirectory
 from wfr.buffer import ReplayBuffer
 from wfr.config import parse_config
@@ -731,7 +732,7 @@ def test_the_best_version_is_kept_and_named(tmp_path):
         """Lets the evaluation of each version end, however slow the disk is."""
 
         async def step(self, version, *refs):
-            evaluation = runs[0]._spare._task if runs else None
+            evaluation = runs[0]._evaluating.spare._task if runs else None
             while evaluation is not None and not evaluation.done():
                 await asyncio.sleep(0.001)
             return await super().step(version, *refs)
@@ -851,7 +852,7 @@ def test_a_run_that_takes_no_step_says_who_holds_it_up(tmp_path):
 
 
 async def _until_stalled(run, topology):
-    while not run._stalls.count:
+    while not run._supervision.stalls.count:
         await asyncio.sleep(0.01)
     run.stop()
 
@@ -894,8 +895,8 @@ def test_losses_are_forgiven_by_a_step(tmp_path):
         for number in range(6):
             while len(topology.started) <= number:
                 await asyncio.sleep(0)
-            version = run._version
-            while run._version < version + 3:
+            version = run._state.version
+            while run._state.version < version + 3:
                 await asyncio.sleep(0)
             topology.started[number].dead.set()
         run.stop()

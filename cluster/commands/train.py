@@ -62,8 +62,8 @@ def train(
     recording = _recording(offline)
     lines = written_lines(config, overrides or ())
     _preflight(settings, lambda key: place_of(config, key.split("."), lines), overwrite=overwrite)
+    from cluster.failures import RunFailedError
     from cluster.launch import launch
-    from cluster.run import RunFailedError
     from wfr.recovery import RecoveryError
 
     try:

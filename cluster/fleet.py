@@ -1,0 +1,165 @@
+"""The fleet: the samplers of a run, joined to the learner, kept whole and at one version."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from cluster.failures import RunFailedError
+from cluster.gang import LearnerLostError, together
+from cluster.run_state import RunState
+from cluster.samplers import StartError, gist
+from wfr.phases import PhaseClock
+from wfr.protocols import PeerLostError, Publication, PublishError
+
+if TYPE_CHECKING:
+    from cluster.remote import Remote
+
+
+class Fleet:
+    """Brings versions into every sampler, and replaces those that are lost.
+
+    Attributes:
+        weights: held by whoever connects samplers or sends weights.
+        phases: what each phase of the last publication took, in seconds.
+        publishing: what the publisher is doing.
+        mending: what the mender is doing.
+    """
+
+    def __init__(self, state: RunState, book_loss: Callable[[str], None]) -> None:
+        """`book_loss` is told the name of each sampler that was lost."""
+        self._state = state
+        self._book_loss = book_loss
+        self._joined: Mapping[str, Remote] | None = None
+        self.weights = asyncio.Lock()
+        self.phases: dict[str, float] = {}
+        self.publishing = PhaseClock("steps")
+        self.mending = PhaseClock("losses")
+
+    def forget(self) -> None:
+        """Nobody is joined: the learner has new ranks. The caller holds `weights`."""
+        self._joined = None
+
+    async def publish(self) -> None:
+        """Bring the learner's weights into every sampler; a lost sampler delays, never ends it."""
+        while True:
+            sent = False
+            with self.publishing.within("weights"):
+                await self.weights.acquire()
+            try:
+                with self.blaming(), self.publishing.within("samplers"):
+                    if self._state.pool.live and not await self.join():
+                        await self._send()
+                    sent = bool(self._state.pool.live)
+            finally:
+                self.weights.release()
+            if sent:
+                return
+            if not self._state.pool.live:
+                with self.publishing.within("pool"):
+                    await self._whole_pool()
+
+    async def _whole_pool(self) -> None:
+        """Wait for a whole pool; raises LearnerLostError if there is nobody who could join it."""
+        whole = asyncio.create_task(self._state.pool.whole.wait())
+        lost = asyncio.create_task(self._state.learner_lost.wait())
+        try:
+            await asyncio.wait((whole, lost), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            whole.cancel()
+            lost.cancel()
+        if self._state.learner_lost.is_set():
+            raise LearnerLostError("found while samplers were replaced")
+
+    @contextlib.contextmanager
+    def blaming(self) -> Iterator[None]:
+        """Lose the samplers that make a publication inside the block fail."""
+        try:
+            yield
+        except PublishError as error:
+            self._blame(error)
+
+    def _blame(self, error: PublishError) -> None:
+        """Lose the samplers that made a publication fail: all where nobody knows which."""
+        self._joined = None
+        lost = error.lost or dict.fromkeys(
+            self._state.pool.live, "was part of a failed weight update"
+        )
+        self._state.progress.note(f"publishing failed, replacing {', '.join(lost)}: {gist(error)}")
+        for name, why in lost.items():
+            self._state.pool.lose(name, why)
+
+    async def _send(self) -> None:
+        """Publish in all joined samplers; one that fails when the others have it is lost alone."""
+        publications: list[Publication] = await together(self._state.topology.ranks, "publish")
+        self._state.version = publications[0].version
+        self.phases = dict(publications[0].seconds)
+        for name, why in publications[0].lost.items():
+            self._state.pool.lose(name, why)
+
+    async def join(self) -> bool:
+        """Where other samplers live than before, connect them and give them the current weights.
+
+        The caller holds the weights lock. Returns whether there was anything to do.
+        """
+        live = self._state.pool.live
+        if live == self._joined:
+            return False
+        self._joined = None
+        if live:
+            await self._state.topology.connect(live)
+            await self._send()
+        self._joined = live
+        await self._state.topology.tell_workers(self._state.pool.live)
+        if len(self._state.pool.live) == self._state.config.sampler.count:
+            self._state.pool.whole.set()
+        return True
+
+    async def mend(self) -> None:
+        """Replace lost samplers, for as long as the run lasts."""
+        booked = 0
+        while True:
+            await self._state.pool.changed.wait()
+            self._state.pool.changed.clear()
+            name, why = self._state.pool.lost[-1]
+            self._state.progress.note(
+                f"{name} is lost ({why}); its episodes move on, a new one starts"
+            )
+            lost = {"name": name, "why": why, "samplers/lost": len(self._state.pool.lost)}
+            self._state.record("sampler_lost", lost)
+            fresh = self._state.pool.lost[booked:]
+            booked += len(fresh)
+            for each, _ in fresh:
+                self._book_loss(each)
+            losses = self._state.budget.lose("sampler", max(1, len(fresh)))
+            if self._state.budget.spent("sampler"):
+                raise RunFailedError(
+                    f"{losses} samplers were lost without a step between them, the "
+                    f"last one because: {why}. See the logs of the samplers in "
+                    f"{self._state.logs}."
+                )
+            await self._mend_once()
+
+    async def _mend_once(self) -> None:
+        try:
+            await self._mend_join()
+            with self.mending.within("starting"):
+                await self._state.pool.refill()
+            await self._mend_join()
+        except StartError as error:
+            for name, why in error.lost.items():
+                self._state.pool.book(name, why)
+        except LearnerLostError:
+            self._state.learner_lost.set()  # whoever restarts it joins the samplers to it
+        except (PublishError, PeerLostError) as error:
+            if not isinstance(error, PublishError):
+                error = PublishError(f"could not join: {gist(error)}")
+            self._blame(error)
+            self._state.pool.changed.set()  # brings us here again
+
+    async def _mend_join(self) -> None:
+        async with self.weights:
+            with self.mending.within("joining"):
+                await self.join()
