@@ -105,7 +105,10 @@ class RolloutWorker:
         self._router = Router(wait_s=_SAMPLER_WAIT_S)
         self._failures = _Failures(config.rollout.max_episode_failures)
         waits = config.buffer.incomplete_groups == "wait"
-        self._retries = math.inf if waits else config.rollout.episode_retries
+        self._retries = {
+            False: math.inf if waits else config.rollout.episode_retries,
+            True: math.inf if waits else config.supervision.episode_retries,
+        }
         self._running: set[asyncio.Task[None]] = set()
         self._tokens_sampled = 0
         self._tokens_reported = 0
@@ -247,10 +250,13 @@ class RolloutWorker:
     ) -> Trajectory:
         """Play one episode; one that the world failed transiently is played again.
 
+        What the run's own infrastructure failed does not use up the retries of others.
+
         `last`: samplers serve it after all others. Policy tokens of attempts that are not kept are
         added to `wasted` by reason.
         """
         attempt = turns.attempt(episode.sibling) if turns else 0
+        failed = Counter({False: attempt})  # by whether infrastructure did
         while True:
             key = dataclasses.replace(episode, attempt=attempt)
             try:
@@ -262,8 +268,10 @@ class RolloutWorker:
             training = not episode.group_id.startswith(_EVALUATION)
             if training:
                 self._counts.note(trajectory)
+            infrastructure = trajectory.stop_reason.is_infrastructure
+            failed[infrastructure] += 1
             retry = trajectory.stop_reason.is_transient
-            if not retry or attempt > self._retries:
+            if not retry or failed[infrastructure] > self._retries[infrastructure]:
                 self._failures.note(trajectory)
                 return trajectory
             wasted[trajectory.stop_reason.value] += trajectory.policy_tokens

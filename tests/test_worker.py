@@ -259,6 +259,22 @@ def test_retries_end_and_the_sibling_is_set_aside():
     assert meta.discarded == {"backend_failed": 7 + TOKENS}
 
 
+def test_failures_of_infrastructure_do_not_use_up_the_retries_of_others():
+    sections = {
+        "rollout": {"group_size": 1, "episode_retries": 1},
+        "supervision": {"episode_retries": 3},
+    }
+    gone = WorldFailureError(StopReason.SANDBOX_UNAVAILABLE, "no sandbox")
+    broken = [FakeEnvironment(each) for each in (gone, DOWN, gone, gone)]
+    batches = []
+    play_groups(worker(FakeSampler(two_turns), broken, batches.append, **sections))
+    (played,) = journalled(batches)
+    assert played.reward == 1.0
+    broken = [FakeEnvironment(each) for each in (gone, gone, gone, gone)]
+    play_groups(worker(FakeSampler(two_turns), broken, batches.append, **sections))
+    assert journalled(batches)[-1].stop_reason is StopReason.SANDBOX_UNAVAILABLE
+
+
 def test_an_incomplete_group_can_be_waited_for():
     sections = {
         "rollout": {"group_size": 2, "episode_retries": 0},
@@ -309,8 +325,8 @@ def test_a_log_probability_that_is_none_was_the_samplers_fault(value):
 
 def test_an_episode_whose_sampler_keeps_failing_is_set_aside_by_name():
     batches = []
-    rollout = {"group_size": 2, "episode_retries": 0}
-    player = worker(Broken(2), journal=batches.append, rollout=rollout)
+    sections = {"rollout": {"group_size": 2}, "supervision": {"episode_retries": 0}}
+    player = worker(Broken(2), journal=batches.append, **sections)
     buffer, _ = play_groups(player)
     (failed,) = [t for t in journalled(batches) if t.stop_reason.is_world_failure]
     assert failed.stop_reason is StopReason.SAMPLER_FAILED
@@ -323,8 +339,9 @@ def test_an_episode_whose_sampler_keeps_failing_is_set_aside_by_name():
 
 
 def test_a_sampler_that_always_fails_stops_the_run_with_advice():
-    rollout = {"group_size": 1, "max_episode_failures": 4, "episode_retries": 0}
-    _, error = play_groups(worker(Broken(*range(99)), rollout=rollout), count=4)
+    rollout = {"group_size": 1, "max_episode_failures": 4}
+    player = worker(Broken(*range(99)), rollout=rollout, supervision={"episode_retries": 0})
+    _, error = play_groups(player, count=4)
     assert isinstance(error, RepeatedFailureError)
     assert "4 tasks in a row failed with sampler_failed" in str(error)
     assert "behaviour_logprob is nan" in str(error)

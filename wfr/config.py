@@ -142,7 +142,8 @@ class RolloutConfig(Section):
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
     episode_retries: int = Field(2, ge=0)
-    """How often an episode that the world failed is run again before it is set aside."""
+    """How often an episode that the world failed is run again before it is set aside; failures of
+    the run's own processes have a budget of their own, `supervision.episode_retries`."""
     max_episode_failures: int = Field(10, ge=1)
     """Tasks in a row that the world failed for one cause stop the run with advice."""
 

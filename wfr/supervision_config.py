@@ -19,8 +19,11 @@ class SupervisionConfig(Section):
     """A sampler or a learner rank that is not up after so long counts as dead: loading the model,
     and waiting for a place on the cluster, included."""
     retries: int = Field(3, ge=0)
-    """Losses without a step between them that the run survives, for each process of a role; apart
-    from it `rollout.episode_retries` and `learner.max_refusals` bound what data may fail."""
+    """Losses without a step between them that the run survives, for each process of a role; what
+    data may fail is bounded by `rollout.episode_retries` and `learner.max_refusals`."""
+    episode_retries: int = Field(8, ge=0)
+    """How often an episode is run again that no sampler or no sandbox could be had for; these do
+    not count against `rollout.episode_retries`."""
     stall_s: float = Field(300.0, gt=0)
     """Without a step for so long the run says who waits for whom."""
     restart_s: float | None = Field(None, gt=0)

@@ -46,6 +46,11 @@ class StopReason(StrEnum):
         """True when running the episode again may help."""
         return self in _TRANSIENT
 
+    @property
+    def is_infrastructure(self) -> bool:
+        """True when a process or machine of the run failed, whatever the episode did."""
+        return self in _INFRASTRUCTURE
+
 
 _WORLD = frozenset(
     {
@@ -58,6 +63,9 @@ _WORLD = frozenset(
         StopReason.EVICTED,
     }
 )
+
+
+_INFRASTRUCTURE = frozenset({StopReason.SANDBOX_UNAVAILABLE, StopReason.SAMPLER_FAILED})
 
 
 _TRANSIENT = frozenset(
