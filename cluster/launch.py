@@ -14,7 +14,10 @@ from prometheus_client import CollectorRegistry
 from cluster.exporter import announce, exporter
 from cluster.failures import ProcessLostError
 from cluster.indexing import index_corpus
+from cluster.node_survey import survey
 from cluster.offline import OfflineRun
+from cluster.preflight.check import explain
+from cluster.preflight.nodes import UnfitError
 from cluster.progress import Progress
 from cluster.resume import find
 from cluster.run import Run
@@ -48,6 +51,7 @@ def launch(
         ConfigError: the exporter's port is taken.
         FormatError: the corpus to search is none.
         MisfitError: the cluster has no room for the run.
+        UnfitError: machines of the cluster are not fit for it, or not alike.
     """
     left = config.run.restarts if recording is None else 0
     while True:
@@ -88,6 +92,8 @@ def _launch(
         directory.follow(following.enter_context(trackers(config, directory.path, progress.note)))
         start_ray()
         try:
+            if faults := explain(survey(config)):
+                raise UnfitError(faults)
             topology = Topology(config, directory.path)
             run: Run | OfflineRun
             if batches is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from cluster.console import DONE, NOT_FIT, AsJson, Overrides, load, print_line
-from cluster.preflight import checks
+from cluster.preflight import Check, checks
 from wfr.config import Config
 
 
@@ -21,8 +22,12 @@ def doctor(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask whether this machine and installation are fit for a run, and what to do if not."""
-    results = checks(load(config, overrides) if config else Config(), overwrite=True)
+    """Ask whether this machine and installation are fit for a run, and what to do if not.
+
+    With RAY_ADDRESS set, every machine of that cluster is asked too, and compared with this one.
+    """
+    settings = load(config, overrides) if config else Config()
+    results = checks(settings, overwrite=True) + _of_the_cluster(settings)
     if as_json:
         rows = [
             {"name": c.name, "ok": c.ok, "detail": c.detail, "remedy": c.remedy} for c in results
@@ -35,3 +40,18 @@ def doctor(
             if not check.ok:
                 print_line(f"       remedy: {escape(check.remedy)}")
     raise typer.Exit(DONE if all(check.ok for check in results) else NOT_FIT)
+
+
+def _of_the_cluster(config: Config) -> list[Check]:
+    if "RAY_ADDRESS" not in os.environ:
+        return []
+    import ray  # only where there is a cluster to ask
+
+    from cluster.launch import start_ray
+    from cluster.node_survey import survey
+
+    start_ray()
+    try:
+        return survey(config)
+    finally:
+        ray.shutdown()

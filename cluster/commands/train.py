@@ -14,6 +14,7 @@ from rich.table import Table
 from cluster.console import BAD_INPUT, FAILED, NOT_FIT, AsJson, ConfigFile, Overrides, fail, load
 from cluster.placement import MisfitError
 from cluster.preflight import checks, explain
+from cluster.preflight.nodes import UnfitError
 from wfr.config import Config, ConfigError, written_lines
 from wfr.recording import Recording
 from wfr.schema import SchemaVersionError
@@ -78,7 +79,7 @@ def train(
         fail(BAD_INPUT, str(error))
     except FormatError as error:
         fail(BAD_INPUT, f"environment.search.corpus: {error}")
-    except (ConfigError, MisfitError) as error:
+    except (ConfigError, MisfitError, UnfitError) as error:
         fail(NOT_FIT, str(error))
     except (RunFailedError, RecoveryError) as error:
         fail(FAILED, str(error))
