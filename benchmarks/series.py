@@ -141,8 +141,8 @@ class Series:
     def train(self, name: str, settings: Sequence[str]) -> Path | None:
         """Make one run from the base; returns its directory, or none where it failed."""
         place = (f"run.dir={self.out}", f"run.name={name}", f"model.path={self.out / 'base'}")
-        self._command("train", str(CONFIG), "--overwrite", *_set(*place, *settings))
-        return self.finished(name)
+        code = self._command("train", str(CONFIG), "--overwrite", *_set(*place, *settings))
+        return None if code else self.finished(name)  # what lies there may be of an earlier run
 
     def finished(self, name: str) -> Path | None:
         """The directory of a run that ended well, or none."""

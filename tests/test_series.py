@@ -106,6 +106,13 @@ def test_a_failed_run_is_named_and_made_again(tmp_path):
     assert command.calls == ["lag-4-1"]
 
 
+def test_what_an_earlier_run_left_is_not_taken_for_a_failed_ones(tmp_path):
+    Series(tmp_path, ["train.steps=2"], Command()).run(ARMS[:1], [1])
+    refused = Series(tmp_path, ["train.steps=3"], lambda *arguments: 2)
+    assert refused.run(ARMS[:1], [1]) == ["lag-0-1"]
+    assert refused.rows(ARMS[:1], [1]) == []
+
+
 def test_a_row_that_was_cut_off_is_made_again(tmp_path):
     Series(tmp_path, command=Command()).run(ARMS, [1])
     rows = tmp_path / "rows.jsonl"

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.studies.trust_region import UNITS, Bounds, Scored, calibrate, load, outer, write
+from benchmarks.studies.trust_region import (
+    UNITS,
+    Bounds,
+    Scored,
+    calibrate,
+    joined,
+    load,
+    outer,
+    write,
+)
 from learner.objectives import policy_loss
 
 
@@ -60,6 +69,15 @@ def test_units_clip_alike_as_far_as_they_are_small():
     assert bounds["token"].share == pytest.approx(reference.share, abs=1e-3)
     assert bounds["sequence"].share == pytest.approx(reference.share, abs=0.01)
     assert bounds["token"].epsilon > 0.2 > bounds["sequence"].epsilon
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_batches_keep_their_rows_apart_when_they_are_joined(unit):
+    parts = [batch(rows=8, seed=1), batch(rows=5, seed=2)]
+    together = joined(parts)
+    apart = np.concatenate([part.outward(unit) for part in parts])
+    assert together.outward(unit) == pytest.approx(apart)
+    assert together.policy_tokens == sum(part.policy_tokens for part in parts)
 
 
 def test_outer_is_the_best_of_all_thresholds():
