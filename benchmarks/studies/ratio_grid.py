@@ -13,11 +13,10 @@ unit means nothing. The runs of a seed start from one warm-started director, pla
 the same order and differ in nothing else; asynchronous runs do not repeat exactly.
 
 Equal effective trust region: ε is chosen for each unit so that the same share of policy tokens is
-clipped in recorded batches (`trust_region.py`). They are those that runs of the reference
-(sub-sequence, ε 0.2, the paper's) with seeds 1000 to 1003 would have trained on after four steps,
-about four steps old. Bounds and shares are stored in `trust_region.json` before the first cell is
-run. What share of its ratios (units, not tokens) each cell clipped over all its steps is reported
-beside its results.
+clipped in recorded batches (`trust_region.py`). They are the fifth batches of runs of the reference
+(sub-sequence, ε 0.2, the paper's) with seeds 1000 to 1003, under the weights after four steps.
+Bounds and shares are stored in `trust_region.json` before the first cell is run. What share of its
+ratios (units, not tokens) each cell clipped over all its steps is reported beside its results.
 
 Outcomes: learning speed (primary), the mean exact match of the sampled episodes over all steps,
 which is the area under the learning curve; and exact match on the held-out tasks after training,
@@ -58,7 +57,6 @@ REFERENCE: RatioUnit = "subsequence"
 EPSILON = 0.2
 CALIBRATION_SEEDS = (1000, 1001, 1002, 1003)
 CALIBRATION_STEPS = 4
-GROUPS = 16
 
 
 def main(
@@ -102,11 +100,14 @@ def calibrated(series: Series) -> dict[RatioUnit, Bounds]:
 def _recorded(series: Series, seed: int) -> trust_region.Scored:
     name = f"calibration-{seed}"
     arm = cell(REFERENCE, "subsequence_mean", Bounds(EPSILON, 0.0))
-    settings = (*COMMON, *arm.overrides, f"run.seed={seed}", f"train.steps={CALIBRATION_STEPS}")
+    settings = (
+        *(*COMMON, *arm.overrides, f"run.seed={seed}"),
+        *(f"train.steps={CALIBRATION_STEPS + 1}", f"train.checkpoint_every={CALIBRATION_STEPS}"),
+    )
     run = series.finished(name) or series.train(name, settings)
     if run is None:
         raise RuntimeError(f"the run in {series.out / name} failed: see its logs")
-    return trust_region.read(run, GROUPS)
+    return trust_region.read(run, CALIBRATION_STEPS)
 
 
 def cell(unit: RatioUnit, aggregate: str, bounds: Bounds) -> Arm:

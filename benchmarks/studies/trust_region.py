@@ -123,29 +123,24 @@ def outer(values: np.ndarray, total: int, share: float) -> float:
     return float(f"{neighbours.mean():.6g}")
 
 
-def read(run: Path, groups: int, max_tokens: int = 4096) -> Scored:
-    """The batch of `groups` that a run's newest weights would have trained on next.
+def read(run: Path, version: int, max_tokens: int = 4096) -> Scored:
+    """The batch that a run trained on next after its checkpoint of `version`, under its weights.
 
-    That are the oldest groups of its journal which no step trained on, without those of equal
-    rewards. Log-probabilities are computed in float32.
+    Groups of equal rewards are left out. Log-probabilities are computed in float32.
 
     Raises:
-        ValueError: there are fewer groups.
+        ValueError: the run has not taken that step.
     """
-    trained = {str(name) for record in _steps(run) for name in record["groups"]}
-    waiting = {
-        int(group.group_id): group
-        for group in views(list(read_batches(run / "journal")))
-        if group.group_id not in trained and group.scored
-    }
-    if len(waiting) < groups:
-        raise ValueError(
-            f"{run}/journal holds {len(waiting)} groups that were not trained on, of {groups}"
-        )
-    chosen = [waiting[number] for number in sorted(waiting)[:groups]]
-    checkpoint = max((run / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    names = [record["groups"] for record in _steps(run) if record["step"] == version + 1]
+    if not names:
+        raise ValueError(f"{run} has no step {version + 1}")
+    wanted = {str(name) for name in names[0]}
+    chosen = [
+        group for group in views(list(read_batches(run / "journal"))) if group.group_id in wanted
+    ]
+    checkpoint = run / "checkpoints" / str(version)
     rows = [
-        Row.of(trajectory, float(value), int(checkpoint.name))
+        Row.of(trajectory, float(value), version)
         for group, compared in zip(chosen, advantages(chosen, "zscore"), strict=True)
         if not compared.zero_variance
         for trajectory, value, counts in zip(
