@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from cluster.failures import RunFailedError
+from cluster.fleet import Fleet
 from cluster.run_state import RunState
 from cluster.samplers import gist
 from wfr.buffer import BufferClosedError
@@ -18,9 +19,10 @@ from wfr.protocols import PeerLostError
 class Crew:
     """Replaces workers that are lost."""
 
-    def __init__(self, state: RunState, book_loss: Callable[[str], None]) -> None:
+    def __init__(self, state: RunState, fleet: Fleet, book_loss: Callable[[str], None]) -> None:
         """`book_loss` is told the name of each worker that was lost."""
         self._state = state
+        self._fleet = fleet
         self._book_loss = book_loss
         self._worker_seconds: Counter[str] = Counter()
         self._episodes = EpisodeTotals()
@@ -36,7 +38,7 @@ class Crew:
         while True:
             try:
                 if lost:
-                    await self._state.topology.replace_worker(index, self._state.pool.live)
+                    await self._state.topology.replace_worker(index, self._fleet.joined)
                 await self._state.topology.workers[index].run(self._state.topology.buffer)
             except BufferClosedError:
                 return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cluster.failures import RunFailedError
 from cluster.gang import LearnerLostError, together
 from cluster.run_state import RunState
-from cluster.samplers import StartError, gist
+from cluster.samplers import gist
 from wfr.phases import PhaseClock
 from wfr.protocols import PeerLostError, Publication, PublishError
 
@@ -38,6 +38,12 @@ class Fleet:
         self.publishing = PhaseClock("steps")
         self.mending = PhaseClock("losses")
 
+    @property
+    def joined(self) -> Mapping[str, Remote]:
+        """The live samplers that have the current weights: the only ones that workers may ask."""
+        live = self._state.pool.live
+        return {name: each for name, each in (self._joined or {}).items() if name in live}
+
     def forget(self) -> None:
         """Nobody is joined: the learner has new ranks. The caller holds `weights`."""
         self._joined = None
@@ -59,16 +65,16 @@ class Fleet:
                 return
             if not self._state.pool.live:
                 with self.publishing.within("pool"):
-                    await self._whole_pool()
+                    await self._until_joined()
 
-    async def _whole_pool(self) -> None:
-        """Wait for a whole pool; raises LearnerLostError if there is nobody who could join it."""
-        whole = asyncio.create_task(self._state.pool.whole.wait())
+    async def _until_joined(self) -> None:
+        """Wait until a sampler has joined; raises LearnerLostError if there is nobody to join."""
+        joined = asyncio.create_task(self._state.pool.joined.wait())
         lost = asyncio.create_task(self._state.learner_lost.wait())
         try:
-            await asyncio.wait((whole, lost), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((joined, lost), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            whole.cancel()
+            joined.cancel()
             lost.cancel()
         if self._state.learner_lost.is_set():
             raise LearnerLostError("found while samplers were replaced")
@@ -112,45 +118,53 @@ class Fleet:
             await self._state.topology.connect(live)
             await self._send()
         self._joined = live
-        await self._state.topology.tell_workers(self._state.pool.live)
-        if len(self._state.pool.live) == self._state.config.sampler.count:
-            self._state.pool.whole.set()
+        await self._state.topology.tell_workers(self.joined)
+        if self.joined:
+            self._state.pool.joined.set()
         return True
 
     async def mend(self) -> None:
-        """Replace lost samplers, for as long as the run lasts."""
-        booked = 0
-        while True:
-            await self._state.pool.changed.wait()
-            self._state.pool.changed.clear()
-            name, why = self._state.pool.lost[-1]
-            self._state.progress.note(
-                f"{name} is lost ({why}); its episodes move on, a new one starts"
-            )
-            lost = {"name": name, "why": why, "samplers/lost": len(self._state.pool.lost)}
-            self._state.record("sampler_lost", lost)
-            fresh = self._state.pool.lost[booked:]
-            booked += len(fresh)
-            for each, _ in fresh:
-                self._book_loss(each)
-            losses = self._state.budget.lose("sampler", max(1, len(fresh)))
-            if self._state.budget.spent("sampler"):
-                raise RunFailedError(
-                    f"{losses} samplers were lost without a step between them, the "
-                    f"last one because: {why}. See the logs of the samplers in "
-                    f"{self._state.logs}."
-                )
-            await self._mend_once()
+        """Replace lost samplers, for as long as the run lasts; each joins as soon as it is up.
 
-    async def _mend_once(self) -> None:
+        Raises:
+            RunFailedError: the budget of losses is spent.
+        """
+        booked, failed = 0, False
+        pool = self._state.pool
+        while True:
+            self.mending.enter("starting" if pool.starting else "losses")
+            await pool.changed.wait()
+            pool.changed.clear()
+            fresh = pool.lost[booked:]
+            booked += len(fresh)
+            for name, why in fresh:
+                note = f"{name} is lost ({why}); its episodes move on, a new one starts"
+                self._state.progress.note(note)
+                self._book_loss(name)
+            self._spend(len(fresh) or failed)
+            pool.begin()
+            failed = await self._mend_join()
+
+    def _spend(self, losses: int) -> None:
+        """Book losses, of which one may be that nobody knows who made joining fail."""
+        if not losses:
+            return
+        name, why = self._state.pool.lost[-1]
+        values = {"name": name, "why": why, "samplers/lost": len(self._state.pool.lost)}
+        self._state.record("sampler_lost", values)
+        total = self._state.budget.lose("sampler", losses)
+        if self._state.budget.spent("sampler"):
+            raise RunFailedError(
+                f"{total} samplers were lost without a step between them, the last one because: "
+                f"{why}. See the logs of the samplers in {self._state.logs}."
+            )
+
+    async def _mend_join(self) -> bool:
+        """Join who is up; returns whether that failed, and is to be tried again."""
         try:
-            await self._mend_join()
-            with self.mending.within("starting"):
-                await self._state.pool.refill()
-            await self._mend_join()
-        except StartError as error:
-            for name, why in error.lost.items():
-                self._state.pool.book(name, why)
+            async with self.weights:
+                self.mending.enter("joining")
+                await self.join()
         except LearnerLostError:
             self._state.learner_lost.set()  # whoever restarts it joins the samplers to it
         except (PublishError, PeerLostError) as error:
@@ -158,8 +172,5 @@ class Fleet:
                 error = PublishError(f"could not join: {gist(error)}")
             self._blame(error)
             self._state.pool.changed.set()  # brings us here again
-
-    async def _mend_join(self) -> None:
-        async with self.weights:
-            with self.mending.within("joining"):
-                await self.join()
+            return True
+        return False

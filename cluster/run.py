@@ -81,7 +81,7 @@ class Run:
         self._state = RunState(config, directory, topology, progress, metrics)
         self._supervision = Supervision(self._state, self._loops)
         self._fleet = Fleet(self._state, self._supervision.book_loss)
-        self._crew = Crew(self._state, self._supervision.book_loss)
+        self._crew = Crew(self._state, self._fleet, self._supervision.book_loss)
         self._saving = Saving(self._state)
         self._evaluating = Evaluating(self._state)
         self._write = StepReport(self._state, self._fleet, self._crew)

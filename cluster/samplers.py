@@ -46,9 +46,11 @@ class SamplerPool:
         self._started = 0
         self._live: dict[str, Remote] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
+        self._starting: dict[str, asyncio.Task[None]] = {}
+        self._fault: BaseException | None = None
         self.lost: list[tuple[str, str]] = []
         self.changed = asyncio.Event()
-        self.whole = asyncio.Event()
+        self.joined = asyncio.Event()
 
     @property
     def live(self) -> Mapping[str, Remote]:
@@ -61,21 +63,58 @@ class SamplerPool:
         Raises:
             StartError: naming those that did not; nobody else is to blame for it.
         """
-        missing = self._count - len(self._live)
-        names = [f"sampler-{self._started + index}" for index in range(missing)]
-        self._started += missing
+        names = self._missing()
         starts = (self._start(name) for name in names)
         fresh = await asyncio.gather(*starts, return_exceptions=True)
         for name, sampler in zip(names, fresh, strict=True):
             if not isinstance(sampler, BaseException):
-                self._live[name] = sampler
-                self._watchers[name] = asyncio.create_task(self._watch(name, sampler))
+                self._admit(name, sampler)
         failed = {n: e for n, e in zip(names, fresh, strict=True) if isinstance(e, BaseException)}
         other = next((e for e in failed.values() if not isinstance(e, PeerLostError)), None)
         if other is not None:
             raise other
         if failed:
             raise StartError({name: gist(error) for name, error in failed.items()})
+
+    @property
+    def starting(self) -> list[str]:
+        """The samplers that `begin` has begun to start."""
+        return list(self._starting)
+
+    def begin(self) -> None:
+        """Start what is missing and not being started, and return at once.
+
+        `changed` is set when one is up, and when one is lost because it did not come up.
+
+        Raises:
+            Exception: what an earlier start has failed with, other than a lost peer.
+        """
+        if self._fault is not None:
+            raise self._fault
+        for name in self._missing():
+            self._starting[name] = asyncio.create_task(self._bring_up(name))
+
+    def _missing(self) -> list[str]:
+        missing = self._count - len(self._live) - len(self._starting)
+        names = [f"sampler-{self._started + index}" for index in range(missing)]
+        self._started += missing
+        return names
+
+    async def _bring_up(self, name: str) -> None:
+        try:
+            self._admit(name, await self._start(name))
+            self.changed.set()
+        except PeerLostError as error:
+            self.book(name, gist(error))
+        except Exception as error:  # noqa: BLE001 (raised by the next `begin`)
+            self._fault = error
+            self.changed.set()
+        finally:
+            del self._starting[name]
+
+    def _admit(self, name: str, sampler: Remote) -> None:
+        self._live[name] = sampler
+        self._watchers[name] = asyncio.create_task(self._watch(name, sampler))
 
     def lose(self, name: str, why: str) -> None:
         """Take a sampler out and end its process; does nothing for one already out."""
@@ -90,13 +129,14 @@ class SamplerPool:
     def book(self, name: str, why: str) -> None:
         """Count a sampler as lost that is in the pool no more, or never was."""
         self.lost.append((name, why))
-        self.whole.clear()
+        self.joined.clear()
         self.changed.set()
 
     async def shutdown(self) -> None:
         """Stop every engine in order, then its process."""
-        for watcher in self._watchers.values():
-            watcher.cancel()
+        for task in (*self._watchers.values(), *self._starting.values()):
+            task.cancel()
+        await asyncio.gather(*self._starting.values(), return_exceptions=True)
         samplers = list(self._live.values())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SHUTDOWN_S):

@@ -232,6 +232,7 @@ class Topology:
         self.placing = Placing()
         self.ranks = [rank]
         self.spare_ranks = []
+        self.stuck = set()
         self.failing = 0  # samplers that will not start
         self.workers = [workers.pop(0)]
         self.started = []
@@ -258,6 +259,8 @@ class Topology:
         self.ranks = [self.spare_ranks.pop(0) if self.spare_ranks else Rank(self.events)]
 
     async def start_sampler(self, name):
+        if name in self.stuck:
+            await asyncio.Event().wait()
         if self.failing:
             self.failing -= 1
             raise PeerLostError("no place")
@@ -275,6 +278,7 @@ class Topology:
         await self.buffer.requeue(self.workers[index].name)
         self.workers[index] = self.spare.pop(0)
         self.events.append("worker replaced")
+        self.events.append(f"new worker knows {','.join(samplers)}")
 
     async def shutdown(self):
         self.events.append("shut down")
@@ -904,3 +908,42 @@ def test_losses_are_forgiven_by_a_step(tmp_path):
     _, summary, error = _run(tmp_path, steps=5000, meanwhile=kill)
     assert error is None
     assert len(summary["samplers_lost"]) >= 5
+
+
+def test_a_sampler_joins_as_soon_as_it_is_up(tmp_path):
+    """Although another one that was lost with it finds no place."""
+
+    async def kill(run, topology):
+        while "published 1" not in topology.events:
+            await asyncio.sleep(0)
+        topology.stuck = {"sampler-2"}
+        for sampler in topology.started[:2]:
+            sampler.dead.set()
+        while "workers know sampler-3" not in topology.events:
+            await asyncio.sleep(0)
+        run.stop()
+
+    _, summary, error = _run(tmp_path, steps=5000, samplers=2, meanwhile=kill)
+    assert error is None
+    assert summary["status"] == "stopped"
+    assert sorted(summary["samplers_lost"]) == [
+        "sampler-0: sampler-0 died",
+        "sampler-1: sampler-1 died",
+    ]
+
+
+def test_a_new_worker_does_not_ask_a_sampler_that_has_not_joined(tmp_path):
+    """One that has just come up still has the director's first weights."""
+    workers = [Worker("a", error=PeerLostError("gone")), Worker("b", idle=True)]
+
+    async def come_up(run, topology):
+        while "workers know sampler-0" not in topology.events:
+            await asyncio.sleep(0)
+        run._state.pool._admit("sampler-9", Sampler("sampler-9"))
+        while "worker replaced" not in topology.events:
+            await asyncio.sleep(0)
+        run.stop()
+
+    events, _, error = _run(tmp_path, workers=workers, meanwhile=come_up)
+    assert error is None
+    assert "new worker knows sampler-0" in events

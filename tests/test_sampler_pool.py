@@ -72,12 +72,12 @@ def test_a_death_is_noticed_and_the_next_refill_replaces_it_under_a_new_name():
     async def main():
         pool = SamplerPool(2, start := Starter())
         await pool.refill()
-        pool.whole.set()
+        pool.joined.set()
         start.started["sampler-0"].die("engine died\nwith a long story")
         await asyncio.wait_for(pool.changed.wait(), 5)
         assert list(pool.live) == ["sampler-1"]
         assert pool.lost == [("sampler-0", "engine died")]
-        assert not pool.whole.is_set()
+        assert not pool.joined.is_set()
         assert start.started["sampler-0"].events == ["kill"]
         await pool.refill()
         assert list(pool.live) == ["sampler-1", "sampler-2"]
@@ -170,5 +170,49 @@ def test_shutdown_does_not_wait_for_an_engine_that_hangs(monkeypatch):
         (process,) = pool.live.values()
         await pool.shutdown()
         assert process.events == ["kill"]
+
+    asyncio.run(main())
+
+
+def test_each_is_up_by_itself_whatever_the_others_do():
+    async def main():
+        pool = SamplerPool(3, start := Starter("sampler-1"))
+        start.open.clear()
+        pool.begin()
+        pool.begin()  # nothing more is missing
+        await settle(lambda: len(start.started) == 3)
+        assert pool.starting == ["sampler-0", "sampler-1", "sampler-2"]
+        assert not pool.live
+        start.open.set()
+        await asyncio.wait_for(pool.changed.wait(), 5)
+        await settle(lambda: not pool.starting)
+        assert list(pool.live) == ["sampler-0", "sampler-2"]
+        assert pool.lost == [("sampler-1", "sampler-1 did not start")]
+        start.open.clear()
+        pool.begin()
+        await settle(lambda: "sampler-3" in start.started)
+        start.started["sampler-0"].die()
+        await settle(lambda: len(pool.lost) == 2)
+        pool.begin()
+        await settle(lambda: "sampler-4" in start.started)
+        assert pool.starting == ["sampler-3", "sampler-4"]
+        await pool.shutdown()  # does not wait for them
+        assert pool.starting == []
+        await settle(rounds=3)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
+def test_a_fault_that_is_no_loss_is_raised():
+    async def main():
+        async def start(name):
+            raise ValueError("a bug")
+
+        pool = SamplerPool(1, start)
+        pool.begin()
+        await asyncio.wait_for(pool.changed.wait(), 5)
+        with pytest.raises(ValueError, match="a bug"):
+            pool.begin()
 
     asyncio.run(main())
