@@ -1,9 +1,9 @@
 """A served director against vLLM's own server; idle streams, overload, and a swap under load.
 
 Both sides are servers in processes of their own with the same untrained tiny director and the same
-settings: ours is `wfr serve`, Ray Serve's proxy and all, the other one vLLM's OpenAI application
-under uvicorn, which is what `vllm serve` runs. One client asks them in turns. Latency is measured
-at half of the rate that the bare side sustains, with arrivals at random.
+settings: ours is `wfr serve` with one replica, the other one vLLM's OpenAI application under
+uvicorn, which is what `vllm serve` runs. One client asks them in turns. Latency is measured at half
+of the rate that the bare side sustains, with arrivals at random.
 """
 
 from __future__ import annotations
