@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import RayActorError
 
 from actors.sampler import transfer_backend
 from cluster.buffers import start_buffer
@@ -22,6 +21,7 @@ from cluster.gang import together
 from cluster.heart import HEART
 from cluster.hub import start_hub
 from cluster.placing import Placing
+from cluster.processes import environment, named, ready
 from cluster.progress import Progress
 from cluster.remote import Remote, host
 from cluster.reservations import Options
@@ -145,7 +145,7 @@ class Topology:
         for rank in self.ranks:
             rank.kill()
         self.ranks = [self._start_rank(*each) for each in enumerate(await self.placing.gang())]
-        await self._come_up(_named("learner", self.ranks))
+        await self._come_up(named("learner", self.ranks))
 
     async def start_others(self) -> None:
         """Start the buffer, the learner's ranks (yet empty) and the rollout workers at once."""
@@ -157,9 +157,9 @@ class Topology:
         self.workers = [await self._start_worker(i) for i in range(self._config.rollout.workers)]
         await self._come_up(
             {
-                **_named("buffer", shards),
-                **_named("worker", self.workers),
-                **_named("learner", self.ranks),
+                **named("buffer", shards),
+                **named("worker", self.workers),
+                **named("learner", self.ranks),
                 "executors": self.hub,
             }
         )
@@ -173,7 +173,7 @@ class Topology:
             worker.kill()
         self._config = self._config.model_copy(update={"tasks": tasks})
         self.workers = [await self._start_worker(i) for i in range(self._config.rollout.workers)]
-        await self._come_up(_named("worker", self.workers))
+        await self._come_up(named("worker", self.workers))
 
     async def _start_executors(self) -> None:
         """Start the hub, and before it the model that the cluster itself serves, if there is one.
@@ -238,9 +238,7 @@ class Topology:
         """Wait until all of them have; those that took their names before are gone."""
         for name in processes:
             self._up.pop(name, None)
-        await asyncio.gather(
-            *(self._in_time(n, p, _ready(p.handle.__ray_ready__)) for n, p in processes.items())
-        )
+        await asyncio.gather(*(self._in_time(n, p, ready(p)) for n, p in processes.items()))
         self._up |= processes
 
     async def _in_time(self, name: str, process: Remote, coming: Coroutine[Any, Any, Any]) -> None:
@@ -296,26 +294,3 @@ _SHUTDOWN_S = 15.0
 _MANY = 10_000
 """Calls at once of a process in which calls wait: above them those that stop it have room."""
 _BUCKET_MIB = {"nccl": 512, "gloo": 4}  # on CPU a bucket had better stay in the cache
-
-
-def environment(threads: int) -> dict[str, str]:
-    """Environment variables of one role's process."""
-    return {
-        "OMP_NUM_THREADS": str(threads),
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_LOGGING_LEVEL": "WARNING",
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
-def _named(role: str, processes: Sequence[Remote]) -> dict[str, Remote]:
-    return {f"{role}-{index}": process for index, process in enumerate(processes)}
-
-
-async def _ready(method: Any) -> None:
-    try:
-        await method.remote()
-    except RayActorError as error:
-        raise PeerLostError(str(error)) from error
