@@ -108,6 +108,22 @@ _LOSSES = Panel(
     ),
 )
 
+_SUPERVISION = Panel(
+    "What supervision did",
+    "Processes that did not answer and were ended, times that no step was taken for long, and "
+    "machines that were closed because too much was lost on them. A stall: the run's notes name "
+    "who waits for whom.",
+    (
+        Query(
+            _now("wfr_silent_processes_total"),
+            "silent {{role}}",
+            absent="every process answered in time",
+        ),
+        Query(_now("wfr_stalls_total"), "stalls"),
+        Query(_now("wfr_quarantines_total"), "closed machines"),
+    ),
+)
+
 _ENDS = Panel(
     "How episodes end",
     "Episodes per second by stop reason. Much out_of_turns or out_of_tokens: the director does not "
@@ -448,6 +464,7 @@ CLUSTER = Dashboard(
             stacked=True,
         ),
         _LOSSES,
+        _SUPERVISION,
         Panel(
             "Nodes",
             "Nodes of the Ray cluster by their state; from Ray's own exporter.",
