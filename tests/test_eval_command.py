@@ -1,4 +1,4 @@
-"""`wfr eval`: datasets, resuming, tables, comparison, refusals. No engine runs here."""
+"""`wfr eval`: datasets, resuming, tables, comparison, refusals."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from wfr.backends.base import BackendConfigError
 from wfr.config import Config
 from wfr.evaluation.datasets import datasets
 from wfr.evaluation.prediction import PredictionFile
+
+pytestmark = pytest.mark.engine  # for its time; no engine runs here
 
 CONFIG = """
 run: {name: r, dir: RUNS}

@@ -197,6 +197,7 @@ def test_payloads_arrive_as_text(tmp_path):
     run.index.close()
 
 
+@pytest.mark.engine  # for its time
 def test_it_follows_a_run_in_progress(client, tmp_path):
     with client:  # starts the thread that follows the journal
         with Journal(tmp_path / "run" / "journal" / "worker-9") as journal:
@@ -207,6 +208,7 @@ def test_it_follows_a_run_in_progress(client, tmp_path):
             assert asked < 20_000
 
 
+@pytest.mark.engine  # for its time
 def test_the_command_serves_until_interrupted(tmp_path):
     run = write_run(tmp_path / "run", group_of(trajectory(1)))
     command = [sys.executable, "-m", "cluster.cli", "inspect", str(run), "--port", "0"]

@@ -101,6 +101,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.engine  # for its time
 def test_hostile_answers_cost_bounded_time_and_nothing_else():
     async def main():
         async with MathsProcess(timeout_s=0.3) as process:

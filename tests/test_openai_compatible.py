@@ -103,6 +103,7 @@ def test_a_passing_fault_is_survived(fault):
     assert (usage.failed, server.faults[fault], server.answered) == (1, 1, 1)
 
 
+@pytest.mark.engine  # for its time
 @pytest.mark.parametrize("fault", ["drip", "hang"])
 def test_a_reply_that_never_ends_is_given_up(fault):
     async def work(executors, server, hub):
@@ -201,6 +202,7 @@ def test_retry_after_is_kept_by_all():
     assert served(work) >= 0.05
 
 
+@pytest.mark.engine  # for its time
 def test_all_faults_at_once():
     """Every call is answered or set aside, nothing hangs, and both sides count the same."""
     faults = [*PASSING, "refusal", "cut"]

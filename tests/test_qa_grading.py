@@ -161,6 +161,7 @@ WORDS = ["a", "the", "An", "x", "X.", "y-z", "it's", "1,000", "$5", "‘q’", "
 PHRASES = st.lists(st.sampled_from(WORDS), max_size=5).map(" ".join)
 
 
+@pytest.mark.engine  # for its time
 @pytest.mark.parametrize(
     ("metric", "delete", "blank"),
     [("qa_em", string.punctuation, ""), ("triviaqa", "", string.punctuation + "‘’´`")],

@@ -44,6 +44,7 @@ def through(value):
     return values.decode(json.loads(json.dumps(values.encode(value))))
 
 
+@pytest.mark.engine  # for its time
 @given(DATA)
 def test_data_arrives_as_it_left(value):
     arrived = through(value)
