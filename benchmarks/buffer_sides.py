@@ -7,7 +7,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import psutil
@@ -29,6 +29,7 @@ from wfr.trajectory import Group
 
 TOKEN_COLUMNS = ("tokens", "turn_id", "behaviour_logprob")
 AT_ONCE = 8
+Made = Literal["nothing", "all but tokens", "all"]
 
 
 class Producer:
@@ -52,13 +53,19 @@ class Producer:
         """Give groups to the buffer."""
         return pack(self._offered, group_ids)
 
-    async def put_arrow(self, buffer: Remote, *, times: int = 1, made: bool = False) -> float:
-        """Seconds to hand all groups in; `made`: their record batches are there already."""
+    async def put_arrow(self, buffer: Remote, made: Made, times: int = 1) -> float:
+        """Seconds to hand all groups in; how much of their record batches is `made` already."""
         view_of_buffer = self._view(buffer)
 
         async def put(number: int) -> None:
-            group = self._groups[number % len(self._groups)]
-            batch = self._batches[number % len(self._groups)] if made else to_batch(group)
+            index = number % len(self._groups)
+            group = self._groups[index]
+            if made == "nothing":
+                batch = to_batch(group)
+            else:
+                batch = self._batches[index]
+                if made == "all but tokens":
+                    batch = _with_tokens(batch, group)
             await self._add(view_of_buffer, group, batch)
 
         return await _timed(put, times * len(self._groups))
@@ -224,6 +231,18 @@ def _rest(batch: pa.RecordBatch) -> list[np.ndarray]:
     others = [name for name in batch.schema.names if name not in TOKEN_COLUMNS]
     rows = (batch.select(others).slice(row, 1) for row in range(batch.num_rows))
     return [np.frombuffer(row.serialize(), np.uint8).copy() for row in rows]
+
+
+def _with_tokens(batch: pa.RecordBatch, group: Group) -> pa.RecordBatch:
+    """The batch with token columns that are joined from the arrays of its trajectories."""
+    for name in TOKEN_COLUMNS:
+        arrays = [getattr(row, name) for row in group.trajectories]
+        offsets = pa.array(np.cumsum([0, *map(len, arrays)]), pa.int32())
+        column = pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(arrays)))
+        batch = batch.set_column(
+            batch.schema.get_field_index(name), batch.schema.field(name), column
+        )
+    return batch
 
 
 def _jagged(rows: Iterable[np.ndarray]) -> torch.Tensor:

@@ -176,7 +176,8 @@ def single_group(batch: pa.RecordBatch) -> tuple[str, str]:
 
 
 def _offsets(rows: Sequence[Any]) -> pa.Array:
-    return pa.array(np.cumsum([0, *map(len, rows)]), pa.int32())
+    # From a list: on the few rows of a group NumPy takes longer.
+    return pa.array(list(itertools.accumulate(map(len, rows), initial=0)), pa.int32())
 
 
 def _join_arrays(arrays: Sequence[np.ndarray], kind: pa.DataType) -> pa.ListArray:
