@@ -69,6 +69,8 @@ class GlooUpdateInfo(WeightTransferUpdateInfo):
 
 
 _KEPT_BYTES = 64 * 2**20
+_AT_ONCE = 3
+"""Buckets: one arrives, one is loaded, and the last one may be kept for its layer."""
 
 
 class Landing:
@@ -77,15 +79,20 @@ class Landing:
     Fresh memory costs about as much as the transfer itself, a page fault for each 4 KiB. When a
     bucket's last tensor is gone is not known beforehand: vLLM keeps them until their layer is
     complete. So each bucket gets an array of its own, whose end gives the memory back.
+
+    During an update all that buckets of the largest size seen need is kept; what is left of it
+    between updates is bounded.
     """
 
     def __init__(self, limit_bytes: int) -> None:
-        """Keep at most `limit_bytes` of unused memory."""
+        """Keep at most `limit_bytes` of unused memory between updates."""
         self._limit_bytes = limit_bytes
+        self._largest = 0
         self._free: list[np.ndarray] = []
 
     def tensor(self, nbytes: int) -> torch.Tensor:
         """Uninitialised uint8 [nbytes]."""
+        self._largest = max(self._largest, nbytes)
         fitting = [memory for memory in self._free if memory.nbytes >= nbytes]
         memory = min(fitting, key=lambda m: m.nbytes, default=None)
         if memory is None:
@@ -98,7 +105,15 @@ class Landing:
 
     def _give_back(self, memory: np.ndarray) -> None:
         self._free.append(memory)
-        while sum(other.nbytes for other in self._free) > self._limit_bytes:
+        self._shrink(max(self._limit_bytes, _AT_ONCE * self._largest))
+
+    def rest(self) -> None:
+        """An update has ended: give back what is above the bound."""
+        self._largest = 0
+        self._shrink(self._limit_bytes)
+
+    def _shrink(self, limit_bytes: int) -> None:
+        while sum(memory.nbytes for memory in self._free) > limit_bytes:
             self._free.pop(0)
 
 
@@ -147,6 +162,7 @@ class GlooTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
         for layer in self.model.modules():
             if isinstance(layer, ParallelLMHead):
                 layer.quant_method.process_weights_after_loading(layer)
+        self._landing.rest()
         self._reloading = False
 
     def update_weights(self, update_info: dict[str, Any]) -> None:

@@ -211,7 +211,7 @@ class _PipeClient:
         self.ask("receive", update_info)
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
-        self.ask("nothing")  # phase one
+        self.ask("rest")  # phase one
         self.ask("nothing")  # phase two
 
 
@@ -232,6 +232,7 @@ def _receiver(pipe: Connection, shape: tuple[int, int, int, str]) -> None:
     calls: dict[str, Callable[..., Any]] = {
         "join": lambda info: engine.init_transfer_engine(engine.parse_init_info(info)),
         "nothing": lambda: None,
+        "rest": engine._landing.rest,
         "receive": engine.update_weights,
         "bare": lambda: engine._group.broadcast([model.bytes]).wait(),
         "check": check,
