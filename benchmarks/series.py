@@ -65,7 +65,7 @@ class Series:
         """Make runs under `out`, all with the overrides `common`, by calling `command`."""
         self.out = out.resolve()
         self._common = tuple(common)
-        self._command = command
+        self.command = command
 
     def run(
         self,
@@ -134,14 +134,14 @@ class Series:
         base = self.out / "base"
         if not (base / "config.json").exists():
             options = _set("run.seed=1", *warm)
-            if self._command("warmstart", str(CONFIG), "--out", str(base), *options):
+            if self.command("warmstart", str(CONFIG), "--out", str(base), *options):
                 raise RuntimeError(f"the warm start in {base} failed: see above")
         return base
 
     def train(self, name: str, settings: Sequence[str]) -> Path | None:
         """Make one run from the base; returns its directory, or none where it failed."""
         place = (f"run.dir={self.out}", f"run.name={name}", f"model.path={self.out / 'base'}")
-        code = self._command("train", str(CONFIG), "--overwrite", *_set(*place, *settings))
+        code = self.command("train", str(CONFIG), "--overwrite", *_set(*place, *settings))
         return None if code else self.finished(name)  # what lies there may be of an earlier run
 
     def finished(self, name: str) -> Path | None:
