@@ -145,6 +145,12 @@ def test_order_of_events():
     assert events == [*expected, "admit 3"]
 
 
+def test_of_no_tasks_none_is_drawn():
+    order = TaskOrder(0, seed=1)  # enough for an evaluation
+    with pytest.raises(ValueError, match="no training task"):
+        order[0]
+
+
 def test_every_free_slot_is_played_at_once():
     sampler = FakeSampler(two_turns)
     sampler.open.clear()

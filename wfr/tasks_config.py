@@ -63,8 +63,8 @@ class TasksConfig(Section):
     `skill` and `context`."""
     metric: str = "qa_em"
     """For `format: custom`: how answers are graded."""
-    held_out: float = Field(0.2, gt=0, lt=1)
-    """Share of the questions that is held out (by a hash of the question)."""
+    held_out: float = Field(0.2, gt=0, le=1)
+    """Share of the questions that is held out (by a hash of the question); 1 to evaluate only."""
     eval_tasks: int = Field(240, ge=1)
     """At most this many held-out questions are evaluated, drawn evenly over the skills."""
     world: WorldConfig = WorldConfig()

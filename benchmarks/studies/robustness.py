@@ -221,7 +221,7 @@ def _dataset(out: Path, condition: Condition) -> dict[str, Any]:
         "format": "custom",
         "path": str(_questions(out, asked)),
         "columns": {name: name for name in names},
-        "held_out": 0.999999,
+        "held_out": 1,
         "eval_tasks": 10_000,
     }
 

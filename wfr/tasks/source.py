@@ -69,16 +69,16 @@ class TaskOrder:
     """
 
     def __init__(self, count: int, seed: int) -> None:
-        """Order `count` tasks; raises ValueError when there is none."""
-        if count < 1:
-            raise ValueError("there is no training task to draw from")
+        """Order `count` tasks; of none, which is enough to evaluate, none can be drawn."""
         self._count = count
         self._seed = seed
         self._epoch = -1
         self._permutation = np.empty(0, np.int64)
 
     def __getitem__(self, position: int) -> int:
-        """Index of the task at `position` (0, 1, 2, ...)."""
+        """Index of the task at `position` (0, 1, 2, ...); raises ValueError if there is none."""
+        if self._count < 1:
+            raise ValueError("there is no training task to draw from")
         epoch, offset = divmod(position, self._count)
         if epoch != self._epoch:
             self._permutation = np.random.default_rng((self._seed, epoch)).permutation(self._count)
