@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from cluster.evaluation import score
@@ -20,9 +20,10 @@ class Evaluating:
         gave_up: why the run ends early; empty where it does not.
     """
 
-    def __init__(self, state: RunState) -> None:
-        """Of this run."""
+    def __init__(self, state: RunState, written: Callable[[], Awaitable[None]]) -> None:
+        """`written` waits until the checkpoint that is being written is there, or lost."""
         self._state = state
+        self._written = written
         self._best = Best(state.config.best)
         self.spare = SpareEvaluations(self._play_spare, self._evaluated, state.progress.note)
         self.gave_up = ""
@@ -71,6 +72,7 @@ class Evaluating:
     async def prefer(self, evaluation: Mapping[str, Any]) -> None:
         """Let `checkpoints/best` be the best version's."""
         if self._best.observe(evaluation):
+            await self._written()  # it may be the best version's
             await asyncio.to_thread(self._state.directory.prefer, self._best.version)
 
     def chosen(self) -> dict[str, Any]:

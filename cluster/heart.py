@@ -8,6 +8,9 @@ import ray
 HEART = "heart"
 """Concurrency group that answers where a process is otherwise busy with one call at a time."""
 
+WRITING = "writing"
+"""Concurrency group in which a learner rank writes its part of a checkpoint."""
+
 
 class Heart:
     """Mixed into every class that Ray hosts."""

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
+from cluster.retention import checkpoints
+from wfr.checkpoint_directory import TRAINING
 from wfr.config import Config
 from wfr.history import History, HistoryError, read_history
 from wfr.recovery import Recovery, RecoveryError, ledger_path, recover
-
-_TRAINING = "training"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,23 +54,8 @@ def find(config: Config, run_dir: Path) -> Resumption | None:
 
 def newest_state(run_dir: Path) -> Path | None:
     """The newest checkpoint with the state that training goes on from."""
-    found = [p for p in checkpoints(run_dir) if (p / _TRAINING).is_dir()]
+    found = [p for p in checkpoints(run_dir) if (p / TRAINING).is_dir()]
     return found[-1] if found else None
-
-
-def checkpoints(run_dir: Path) -> list[Path]:
-    """All checkpoints, oldest first."""
-    found = [p for p in (run_dir / "checkpoints").glob("[0-9]*") if p.name.isdigit()]
-    return sorted(found, key=lambda p: int(p.name))
-
-
-def prune(run_dir: Path, keep: int) -> None:
-    """Let all checkpoints but the newest `keep` be without the state to go on from."""
-    old = [p for p in checkpoints(run_dir) if (p / _TRAINING).is_dir()][:-keep]
-    for path in old:
-        gone = path / f".{_TRAINING}"  # a state that is half removed must not look like one
-        (path / _TRAINING).rename(gone)
-        shutil.rmtree(gone)
 
 
 def _began(run_dir: Path, max_lag: int, shard: int, shards: int) -> bool:

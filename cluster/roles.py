@@ -14,7 +14,7 @@ from actors.render import Renderer
 from actors.sampler import Sampler
 from actors.worker import RolloutWorker
 from cluster.hand_over import HandOver, columns_of, pack
-from cluster.heart import HEART, Heart, end_children, node
+from cluster.heart import HEART, WRITING, Heart, end_children, node
 from cluster.hub import RemoteHub
 from cluster.logs import redirect
 from cluster.ports import free_port
@@ -109,6 +109,15 @@ class HostedLearner:
     def publish(self) -> Publication:
         """Send the current weights to every sampler; returns their version."""
         return self._learner.publish()
+
+    def snapshot(self, state: dict[str, Any]) -> None:
+        """Copy into memory what `write` writes."""
+        self._learner.snapshot(state)
+
+    @ray.method(concurrency_group=WRITING)
+    def write(self, directory: str) -> None:
+        """Write the last snapshot, beside steps and publications."""
+        self._learner.write(directory)
 
     def save(self, target: str, state: dict[str, Any]) -> None:
         """Write a checkpoint."""

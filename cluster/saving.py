@@ -1,43 +1,122 @@
-"""Saving: checkpoints, what they make superfluous, and what happens when the disk is full."""
+"""Saving: checkpoints, what they make superfluous, and what happens when the disk is full.
+
+A checkpoint comes about in this order, and each event waits for the one before:
+
+1. its version is in force in every sampler, and the ledger that says so is on the disk;
+2. every rank has copied what belongs to it: the snapshot, for which training stands still;
+3. every rank has written its files and forced them to the disk, while training goes on;
+4. the directory gets its name: from here on the checkpoint counts;
+5. groups of the steps before it are acknowledged, and older checkpoints go as the policy says.
+
+A crash at any moment leaves the last checkpoint that had come as far as 4, and all that is needed
+to repeat the steps since. One checkpoint is written at a time: the next waits for it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import errno
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from cluster.gang import together
-from cluster.resume import prune
+from cluster.gang import LearnerLostError, together
+from cluster.retention import retain
 from cluster.run_state import RunState
+from wfr.checkpoint_directory import begin, seal
 from wfr.compaction import compact
 
 
 class Saving:
     """Writes checkpoints, and watches the room for them and for groups."""
 
-    def __init__(self, state: RunState) -> None:
-        """Of this run."""
+    def __init__(self, state: RunState, needed: Callable[[], Collection[int]]) -> None:
+        """Of this run; `needed` are versions whose checkpoints are not to go yet."""
         self._state = state
+        self._needed = needed
+        self._writing: asyncio.Task[None] | None = None
 
     async def checkpoint(self) -> None:
-        """Write a checkpoint; it acknowledges every group of the steps before it."""
-        target = self._state.directory.checkpoint(self._state.version)
-        state = {"run": self._state.config.run.name, "steps": self._state.tally.steps}
-        await self._state.topology.buffer.force()  # a checkpoint must not know more than the ledger
-        await self._with_room(
-            lambda: together(self._state.topology.ranks, "save", str(target), state)
-        )
-        await asyncio.to_thread(self._acknowledge)
-        self._state.progress.note(f"checkpoint {target}")
+        """Take a checkpoint of the version in force; its files are written beside training.
 
-    async def _with_room(self, work: Callable[[], Awaitable[Any]]) -> None:
+        Raises:
+            LearnerLostError: a rank has died, over this one or over the one before.
+        """
+        await self.settled()
+        started, version = time.monotonic(), self._state.version
+        target = self._state.directory.checkpoint(version)
+        about = {"run": self._state.config.run.name, "steps": self._state.tally.steps}
+        await self._state.topology.buffer.force()  # a checkpoint must not know more than the ledger
+        await together(self._state.topology.ranks, "snapshot", about)
+        stall_s = time.monotonic() - started
+        self._writing = asyncio.create_task(self._write(target, version, stall_s))
+
+    async def last(self) -> None:
+        """The checkpoint that ends the run: it is whole when this returns."""
+        await self.checkpoint()
+        await self.settled()
+
+    async def settled(self) -> None:
+        """Wait until nothing is being written; raises what the writing has failed with."""
+        await self.written()
+        self.check()
+
+    async def written(self) -> None:
+        """Wait until nothing is being written."""
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
+
+    def check(self) -> None:
+        """Raise, once, what the last writing has failed with."""
+        if self._writing is not None and self._writing.done():
+            task, self._writing = self._writing, None
+            task.result()
+
+    async def abandon(self) -> None:
+        """The ranks are gone: what they had not written is lost."""
+        with contextlib.suppress(LearnerLostError):
+            await self.settled()
+
+    async def end(self) -> None:
+        """The run is over, in whatever way: let a checkpoint become whole if it soon can."""
+        if self._writing is not None:
+            await asyncio.wait({self._writing}, timeout=_LAST_WRITING_S)
+            self._writing.cancel()
+            await asyncio.gather(self._writing, return_exceptions=True)
+
+    async def _write(self, target: Path, version: int, stall_s: float) -> None:
+        started, ranks = time.monotonic(), self._state.topology.ranks
+        try:
+            place = await self._with_room(partial(asyncio.to_thread, begin, target))
+            await self._with_room(lambda: together(ranks, "write", str(place)))
+        except LearnerLostError:
+            self._state.progress.note(f"checkpoint {version} is lost with the learner")
+            self._state.learner_lost.set()  # training may be waiting for a batch
+            raise
+        await asyncio.to_thread(seal, target)
+        await asyncio.to_thread(self._acknowledge, version)
+        write_s = time.monotonic() - started
+        self._state.record(
+            "checkpoint",
+            {
+                "version": version,
+                "checkpoint/stall_seconds": stall_s,
+                "checkpoint/write_seconds": write_s,
+            },
+        )
+        self._state.progress.note(
+            f"checkpoint {target} (training stood still for {stall_s:.2f} s, writing {write_s:.2f})"
+        )
+
+    async def _with_room(self, work: Callable[[], Awaitable[Any]]) -> Any:
         """Do `work`; where the disk is full, wait for room and do it again."""
         full = False
         while True:
             try:
-                await work()
+                done = await work()
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
@@ -49,16 +128,17 @@ class Saving:
                 break
         if full:
             self._tell_disk(full=False, who="checkpoints")
+        return done
 
-    def _acknowledge(self) -> None:
-        """What is older than the newest checkpoint is not needed to go on."""
-        prune(self._state.directory.path, self._state.config.train.keep_states)
-        if self._state.config.journal.compact == "acknowledged":
-            compact(
-                self._state.directory.path,
-                self._state.config.buffer.max_lag,
-                self._state.config.buffer.shards,
-            )
+    def _acknowledge(self, version: int) -> None:
+        """What is older than the checkpoint of `version`, which is whole, is not needed any more.
+
+        Steps published since then are not covered: training went on while it was written.
+        """
+        config, run = self._state.config, self._state.directory.path
+        retain(run, config.checkpoints, config.train.keep_states, self._needed())
+        if config.journal.compact == "acknowledged":
+            compact(run, config.buffer.max_lag, config.buffer.shards, version)
 
     async def watch_disk(self) -> None:
         """Say when the disk is full and when there is room again, for as long as the run lasts."""
@@ -87,3 +167,4 @@ class Saving:
 
 
 _WATCH_S = 5.0
+_LAST_WRITING_S = 15.0

@@ -28,7 +28,13 @@ class SpareEvaluations:
         self._done = done
         self._note = note
         self._task: asyncio.Task[None] | None = None
+        self._version = -1
         self.skipped = 0
+
+    @property
+    def version(self) -> int | None:
+        """The version at which the evaluation began that is going on, if there is one."""
+        return self._version if self._task is not None and not self._task.done() else None
 
     def begin(self, version: int) -> None:
         """Evaluate from now on, unless an earlier evaluation is still going on.
@@ -40,6 +46,7 @@ class SpareEvaluations:
             self._leave_out(f"evaluation of version {version}: the one before still goes on")
             return
         self.check()
+        self._version = version
         self._task = asyncio.create_task(self._evaluate(version))
 
     def check(self) -> None:

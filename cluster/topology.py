@@ -18,7 +18,7 @@ from actors.sampler import transfer_backend
 from cluster.buffers import start_buffer
 from cluster.director import follow, start_warmstart
 from cluster.gang import together
-from cluster.heart import HEART
+from cluster.heart import HEART, WRITING
 from cluster.hub import start_hub
 from cluster.placing import Placing
 from cluster.processes import environment, named, ready
@@ -276,7 +276,7 @@ class Topology:
             self._config,
             run_dir=str(self._run_dir),
             rank=rank,
-            groups={HEART: 1},
+            groups={HEART: 1, WRITING: 1},
             options=self._options(
                 place,
                 threads=self._config.learner.threads,

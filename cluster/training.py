@@ -52,16 +52,19 @@ class Training:
         report: Report,
         interrupts: Callable[[int], Sequence[Callable[[], Awaitable[Any]]]],
         check: Callable[[], None],
+        abandon: Callable[[], Awaitable[None]],
     ) -> None:
         """`interrupts` are what comes between a step and the next.
 
-        `check` raises what something beside training has failed with.
+        `check` raises what something beside training has failed with; `abandon` waits until nothing
+        is written any more of what a lost learner held.
         """
         self._state = state
         self._fleet = fleet
         self._report = report
         self._interrupts = interrupts
         self._check = check
+        self._abandon = abandon
         self._steps: asyncio.Queue[Step] = asyncio.Queue()
         self._taking: asyncio.Task[Batch[Any]] | None = None
         self._unpublished: deque[Batch[Any]] = deque()
@@ -183,6 +186,7 @@ class Training:
         for rank in self._state.topology.ranks:
             rank.kill()
         await self._steps.join()
+        await self._abandon()  # from here on no checkpoint appears, and none goes
         async with self._fleet.weights:
             self._fleet.forget()
             try:

@@ -1,19 +1,23 @@
-"""Checkpoints: a Hugging Face directory that appears whole or not at all."""
+"""Checkpoints: what a rank keeps of a step in memory, and writes while training goes on."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from learner.lora import save_adapter
+from learner.partitions import Share
+from wfr.checkpoint_directory import STATE, TRAINING, force, force_all
 from wfr.crash_points import reach
 from wfr.learner_config import LoraConfig
 
@@ -28,9 +32,6 @@ TOKENIZER_FILES = (
     "generation_config.json",
 )
 
-TRAINING = "training"
-"""Directory of a checkpoint with what only a resumed run needs: optimizer state, random numbers."""
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Adapter:
@@ -41,51 +42,67 @@ class Adapter:
     base: str
 
 
-def save_checkpoint(
-    model: PreTrainedModel,
-    weights: Mapping[str, torch.Tensor],
-    state: Mapping[str, Any],
-    *,
-    source: Path,
-    target: Path,
-    adapter: Adapter | None = None,
-    training: Path | None = None,
-) -> None:
-    """Write `weights` with the tokenizer of `source` to `target`, by a temporary name and a rename.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Director:
+    """The whole director as one rank writes it.
 
-    `state` (JSON) goes to `wfr_state.json` beside them, and `adapter` into a directory of that
-    name: beside the merged weights, transformers would apply it to them once more. The directory
-    `training` becomes `training/` in it. An older checkpoint there is replaced.
+    Attributes:
+        model: whose configuration goes beside the weights.
+        weights: copies in CPU memory, adapters merged in, by Hugging Face's names.
+        source: the directory with its tokenizer.
+        state: what goes to `wfr_state.json`.
+        adapter: goes into a directory of that name: beside the merged weights, transformers would
+            apply it to them once more.
     """
-    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    model.save_pretrained(temporary, state_dict=dict(weights))
-    for name in TOKENIZER_FILES:
-        if (source / name).exists():
-            shutil.copy2(source / name, temporary / name)
-    (temporary / "wfr_state.json").write_text(json.dumps(dict(state), indent=2) + "\n")
-    if adapter is not None:
-        save_adapter(
-            adapter.weights, adapter.config, base=adapter.base, target=temporary / "adapter"
-        )
-    reach("checkpoint.begin")
-    if training is not None:
-        training.rename(temporary / TRAINING)
-    _force(temporary)
-    reach("checkpoint.written")
-    if target.exists():
-        shutil.rmtree(target)
-    temporary.rename(target)
-    _force(target.parent, deep=False)
-    reach("checkpoint.visible")
+
+    model: PreTrainedModel
+    weights: Mapping[str, torch.Tensor]
+    source: Path
+    state: Mapping[str, Any]
+    adapter: Adapter | None
+
+    def write(self, directory: Path) -> None:
+        """Write a Hugging Face checkpoint into `directory`, which is there."""
+        self.model.save_pretrained(directory, state_dict=dict(self.weights))
+        for name in TOKENIZER_FILES:
+            if (self.source / name).exists():
+                shutil.copy2(self.source / name, directory / name)
+        (directory / STATE).write_text(json.dumps(dict(self.state), indent=2) + "\n")
+        if self.adapter is not None:
+            config, base = self.adapter.config, self.adapter.base
+            save_adapter(self.adapter.weights, config, base=base, target=directory / "adapter")
 
 
-def _force(directory: Path, *, deep: bool = True) -> None:
-    """Force a directory, and all that is in it, to the disk before its name says it is there."""
-    for path in [directory, *(directory.rglob("*") if deep else ())]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+@dataclasses.dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What one rank writes of a step: its share of the state, and on rank 0 the director.
+
+    All of it is copied, so `write` may run beside later steps, and again where it failed.
+    """
+
+    share: Share
+    director: Director | None
+
+    def write(self, directory: Path) -> None:
+        """Write all files of this rank and force them to the disk.
+
+        The checkpoint is whole when every rank has done so, and counts once it is sealed.
+        """
+        reach("checkpoint.begin")
+        with _disk_errors():
+            force(self.share.write(directory / TRAINING))
+            if self.director is not None:
+                self.director.write(directory)
+                force_all(directory)
+
+
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Let what safetensors says of a disk be an OSError: the number is in its text alone."""
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), str(error)) from error

@@ -11,7 +11,6 @@ import copy
 import dataclasses
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from learner.checkpoint import TRAINING, Adapter, save_checkpoint
+from learner.checkpoint import Adapter, Director, Snapshot
 from learner.columns import DivergedError, ImpossibleValueError
 from learner.engine import Engine
 from learner.interpolation import interpolate
@@ -31,11 +30,13 @@ from learner.m2po import second_moment_cut
 from learner.metric_sums import MetricSums
 from learner.objectives import policy_loss, second_moments
 from learner.packing import PackedBatch, Row, denominators, pack, plan
+from learner.partitions import SavedState
 from learner.policy import Policy
 from learner.publisher import EngineSource, Publisher, SamplersClient
 from learner.staleness_probe import StalenessProbe
 from learner.weights_gate import WeightsGate
 from wfr.advantage import GroupAdvantage, advantages
+from wfr.checkpoint_directory import STATE, TRAINING, begin, seal, unfinished
 from wfr.columns import GroupView, views
 from wfr.config import Config
 from wfr.lag_parts import LagParts, histograms
@@ -105,6 +106,7 @@ class Learner:
         source = EngineSource(self._engine, model)
         self._publisher = Publisher(source, rank, checksums=config.weights.checksums)
         self._gate = WeightsGate()
+        self._snapshot: Snapshot | None = None
 
     def step(self, version: int, *batches: pa.RecordBatch) -> dict[str, Any]:
         """Train on one batch of groups under `version`; the weights become version + 1.
@@ -213,42 +215,60 @@ class Learner:
             raise PublishError(f"version {self._version}: {error}", blamed) from error
         return Publication(version, lost, self._publisher.seconds)
 
-    def save(self, target: str, state: dict[str, Any]) -> None:
-        """Write a Hugging Face checkpoint, adapters merged in, with the state to go on from.
+    def snapshot(self, state: dict[str, Any]) -> None:
+        """Copy into CPU memory what `write` writes; `state` goes to `wfr_state.json`.
 
-        All ranks call it. It appears whole or not at all.
+        All ranks call it. Beside the copies of `Engine.share`, rank 0 holds one of all weights.
         """
-        training = Path(target).with_name(f".{Path(target).name}.training")
-        if self._rank == 0:
-            shutil.rmtree(training, ignore_errors=True)
-            training.mkdir(parents=True)
-        self._engine.barrier()
-        self._engine.save_state(str(training))
+        share = self._engine.share()
         weights: dict[str, Tensor] = {}
         for name, tensor in EngineSource(self._engine, self._model):
             if self._rank == 0:
-                weights[name] = tensor.detach().cpu().clone()
-        adapter = self._adapter()
+                weights[name] = tensor.detach().to("cpu", copy=True)
+        adapter, director = self._adapter(), None
         if self._rank == 0:
-            state = {"version": self._version, **state}
-            save_checkpoint(
-                self._model,
-                weights,
-                state,
-                source=self._source,
-                target=Path(target),
-                adapter=adapter,
-                training=training,
-            )
+            about = {"version": self._version, **state}
+            director = Director(self._model, weights, self._source, about, adapter)
+        self._snapshot = Snapshot(share, director)
+
+    def write(self, directory: str) -> None:
+        """Write this rank's files of the last snapshot to `directory`, and let go of the copies.
+
+        It may run in another thread beside `step` and `publish`. Where it fails, for example on a
+        full disk, the copies are kept, and it may be called again; where all is written, that does
+        nothing.
+        """
+        if self._snapshot is not None:
+            self._snapshot.write(Path(directory))
+            self._snapshot = None
+
+    def save(self, target: str, state: dict[str, Any]) -> None:
+        """Write a Hugging Face checkpoint, adapters merged in, with the state to go on from.
+
+        All ranks call it and wait. It appears whole or not at all.
+        """
+        self.snapshot(state)
+        place = unfinished(Path(target))
+        if self._rank == 0:
+            begin(Path(target))
+        self._engine.barrier()
+        self.write(str(place))
+        self._engine.barrier()
+        if self._rank == 0:
+            seal(Path(target))
+        self._engine.barrier()
 
     def restore(self, checkpoint: str) -> None:
         """Go on from a checkpoint of this run: weights, optimizer, schedule, random numbers.
 
-        All ranks call it, as many as there were. The reference stays the director the run began
-        with.
+        All ranks call it; how many there were, and under which ZeRO stage, does not matter. The
+        reference stays the director the run began with.
+
+        Raises:
+            StateError: the checkpoint does not hold the state of this model.
         """
-        state = json.loads((Path(checkpoint) / "wfr_state.json").read_text(encoding="utf-8"))
-        self._engine.load_state(str(Path(checkpoint) / TRAINING))
+        state = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))
+        self._engine.restore(SavedState(Path(checkpoint) / TRAINING))
         self._version = int(state["version"])
 
     def close(self) -> None:

@@ -79,6 +79,8 @@ class Rank:
         self.free.set()
         self.open = asyncio.Event()
         self.open.set()
+        self.disk = asyncio.Event()  # it is as slow as the test says
+        self.disk.set()
 
     async def step(self, version, *refs):
         self.events.append(f"step {version} on {','.join(refs)}")
@@ -108,8 +110,13 @@ class Rank:
     async def connect(self):
         pass
 
-    async def save(self, target, state):
-        self.events.append(f"save {state['steps']}")
+    async def snapshot(self, state):
+        self.events.append(f"snapshot {state['steps']}")
+
+    async def write(self, directory):
+        await self.disk.wait()
+        (Path(directory) / "training" / "rank-0.safetensors").touch()
+        self.events.append(f"written {Path(directory).name}")
 
     async def close(self):
         pass
@@ -127,7 +134,7 @@ class MortalRank(Rank):
 
     def __getattribute__(self, name):
         found = object.__getattribute__(self, name)
-        if name not in ("step", "hold", "publish", "save", "connect"):
+        if name not in ("step", "hold", "publish", "snapshot", "write", "connect"):
             return found
 
         async def call(*args):
@@ -346,7 +353,7 @@ def test_a_slot_is_freed_only_after_its_step_is_published(tmp_path, overlap):
         *("step 2 on g4,g5", "publish 3", "published 3"),
     ]
     assert events[:4] == ["load 0", "connect sampler-0", "publish 0", "workers know sampler-0"]
-    assert events[-2:] == ["save 3", "shut down"]
+    assert events[-2:] == ["written .3.writing", "shut down"]
     assert summary["status"] == "done"
     assert summary["tokens_consumed"] == 60
     assert summary["tokens_discarded"]["run_ended"] == 3
@@ -510,9 +517,36 @@ def test_a_checkpoint_is_of_a_published_version(tmp_path):
     """Nothing overlaps where a checkpoint is due."""
     events, _, error = _run(tmp_path, steps=4, max_lag=3, checkpoint_every=2)
     assert error is None
-    around = events.index("save 2")
+    around = events.index("snapshot 2")
     assert events[around - 1] == "published 2"
     assert "step 2 on g4,g5" not in events[:around]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path):
+    """The next checkpoint waits for it, and the run does not end before it is whole."""
+
+    async def slow(run, topology):
+        topology.ranks[0].disk.clear()
+        while "published 3" not in topology.events:
+            await asyncio.sleep(0)
+        assert "written .2.writing" not in topology.events
+        topology.ranks[0].disk.set()
+
+    events, _, error = _run(tmp_path, steps=5, checkpoint_every=2, meanwhile=slow)
+    assert error is None
+    assert events.index("published 3") < events.index("written .2.writing")
+    assert events.index("written .2.writing") < events.index("snapshot 4")
+    assert sorted(p.name for p in (tmp_path / "r" / "checkpoints").iterdir()) == ["2", "4", "5"]
+
+
+def test_a_learner_that_dies_over_a_checkpoint_goes_on_from_the_one_before(tmp_path):
+    events, summary, error = _run(
+        tmp_path, steps=5, checkpoint_every=2, rank=lambda e: MortalRank(e, "write", 2)
+    )
+    assert error is None
+    assert (summary["steps"], summary["learner_restarts"]) == (5, 1)
+    assert events.index("written .2.writing") < events.index("kill learner")
+    assert sorted(p.name for p in (tmp_path / "r" / "checkpoints").glob("[0-9]*")) == ["2", "5"]
 
 
 def test_samplers_that_keep_dying_end_the_run(tmp_path):
@@ -651,10 +685,12 @@ def test_a_learner_that_is_found_dead_while_the_run_waits_for_groups_is_restarte
     assert summary["samplers_lost"] == ["sampler-0: sampler-0 died"]
 
 
-def test_a_learner_that_dies_over_the_last_checkpoint_writes_it_after_its_restart(tmp_path):
-    events, summary, error = _run(tmp_path, rank=lambda e: MortalRank(e, "save"))
+@pytest.mark.parametrize("over", ["snapshot", "write"])
+def test_a_learner_that_dies_over_the_last_checkpoint_writes_it_after_its_restart(tmp_path, over):
+    events, summary, error = _run(tmp_path, rank=lambda e: MortalRank(e, over))
     assert error is None
-    assert events[-2:] == ["save 3", "shut down"]
+    assert [p.name for p in (tmp_path / "r" / "checkpoints").iterdir()] == ["3"]
+    assert events[-2:] == ["written .3.writing", "shut down"]
     assert (summary["status"], summary["learner_restarts"]) == ("done", 1)
 
 
@@ -741,10 +777,6 @@ def test_the_best_version_is_kept_and_named(tmp_path):
                 await asyncio.sleep(0.001)
             return await super().step(version, *refs)
 
-        async def save(self, target, state):
-            await super().save(target, state)
-            Path(target).mkdir(parents=True)
-
     class Starts(Worker):
         async def evaluate(self, share, shares, spare=None):
             (episode,) = await super().evaluate(share, shares, spare)
@@ -770,7 +802,7 @@ def test_the_best_version_is_kept_and_named(tmp_path):
     assert "no better em than 0.9 (version 4) in 2 evaluations" in summary["ended_early"]
     assert 8 <= summary["steps"] < 20
     assert (tmp_path / "r" / "checkpoints" / "best").resolve().name == "4"
-    assert [e for e in events if e.startswith("save")][:2] == ["save 2", "save 4"]
+    assert [e for e in events if e.startswith("snap")][:2] == ["snapshot 2", "snapshot 4"]
 
 
 def test_an_unknown_score_ends_the_run_before_it_trains(tmp_path):
@@ -802,7 +834,7 @@ def test_stopping_while_waiting_for_a_batch_writes_a_checkpoint(tmp_path):
     assert error is None
     assert summary["status"] == "stopped"
     assert summary["steps"] == 0
-    assert events[-2:] == ["save 0", "shut down"]
+    assert events[-2:] == ["written .0.writing", "shut down"]
 
 
 def test_a_run_that_has_spent_its_budget_pauses(tmp_path, monkeypatch):
@@ -817,7 +849,7 @@ def test_a_run_that_has_spent_its_budget_pauses(tmp_path, monkeypatch):
     assert summary["status"] == "paused"
     assert summary["reason"] == "executor.budget.run.usd=1 is reached"
     assert "em_after" not in summary
-    assert events[-2:] == ["save 0", "shut down"]
+    assert events[-2:] == ["written .0.writing", "shut down"]
 
 
 def test_stopping_before_training_ends_at_once(tmp_path):

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from wfr.best_config import BestConfig
 from wfr.canvas_config import CanvasConfig
+from wfr.checkpoint_config import CheckpointsConfig
 from wfr.executor_config import ExecutorConfig
 from wfr.learner_config import LearnerConfig
 from wfr.objective_config import ObjectiveConfig
@@ -212,8 +213,8 @@ class TrainConfig(Section):
     """Evaluate on held-out tasks every so many versions, beside training and on capacity that it
     leaves to spare; 0: only before and after it."""
     checkpoint_every: int = Field(0, ge=0)
-    """Write a checkpoint every so many versions besides the last; 0: only the last. A resumed run
-    repeats the learner's steps since then."""
+    """Write a checkpoint every so many versions besides the last; 0: only the last. Files are
+    written beside training. A resumed run repeats the learner's steps since then."""
     keep_states: int = Field(1, ge=1)
     """Newest checkpoints that keep the optimizer's state, which only resuming needs."""
 
@@ -283,6 +284,7 @@ class Config(Section):
     warmstart: WarmstartConfig = WarmstartConfig()
     learner: LearnerConfig = LearnerConfig()
     train: TrainConfig = TrainConfig()
+    checkpoints: CheckpointsConfig = CheckpointsConfig()
     weights: WeightsConfig = WeightsConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     best: BestConfig = BestConfig()
@@ -360,6 +362,16 @@ class Config(Section):
                 f"environment.search.engine='web', but Search is carried out by executor backend "
                 f"{name!r} ({kind}), which searches nothing; name one of kind serper in "
                 "executor.operators.Search"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _states_are_in_checkpoints(self) -> Self:
+        keep, states = self.checkpoints.keep, self.train.keep_states
+        if keep is not None and keep < states:
+            raise ValueError(
+                f"checkpoints.keep={keep} is below train.keep_states={states}: a state is part of "
+                "a checkpoint; raise keep, or lower keep_states"
             )
         return self
 

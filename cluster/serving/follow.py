@@ -7,10 +7,9 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+from cluster.retention import PIN
 from cluster.serving.directors import Directors
 from wfr.config import ConfigError
-
-_PIN = "serving.pin"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,14 +49,14 @@ def pin(run: Path, version: int | None) -> None:
     Services that follow the run heed it at their next look.
     """
     if version is None:
-        (run / _PIN).unlink(missing_ok=True)
+        (run / PIN).unlink(missing_ok=True)
         return
     if version not in _versions(run):
         known = ", ".join(map(str, sorted(_versions(run)))) or "none"
         raise ConfigError(f"{run}: no checkpoint of version {version}; there is {known}")
-    temporary = run / f".{_PIN}.tmp"
+    temporary = run / f".{PIN}.tmp"
     temporary.write_text(f"{version}\n", encoding="utf-8")
-    temporary.replace(run / _PIN)
+    temporary.replace(run / PIN)
 
 
 class Follower:
@@ -101,7 +100,7 @@ class Follower:
 
     def _pinned(self) -> int | None:
         try:
-            return int((self._run / _PIN).read_text(encoding="utf-8"))
+            return int((self._run / PIN).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
 
