@@ -28,6 +28,12 @@ class Evaluating:
         self.spare = SpareEvaluations(self._play_spare, self._evaluated, state.progress.note)
         self.gave_up = ""
 
+    @property
+    def undecided(self) -> set[int]:
+        """Versions that may yet turn out the best."""
+        version = self.spare.version
+        return set() if version is None else {version}
+
     def observe(self, evaluations: Iterable[Mapping[str, Any]]) -> None:
         """Take in what was found earlier."""
         for evaluation in evaluations:

@@ -19,7 +19,7 @@ from cluster.offline import OfflineRun
 from cluster.preflight.check import explain
 from cluster.preflight.nodes import UnfitError
 from cluster.progress import Progress
-from cluster.resume import find
+from cluster.resume import fetch, find
 from cluster.run import Run
 from cluster.run_directory import RunDirectory
 from cluster.topology import Topology
@@ -81,6 +81,8 @@ def _launch(
         config, batches = for_recording(config, recording)
     registry = CollectorRegistry()
     with exporter(config.metrics, registry) as address:
+        if resume:
+            fetch(config, Progress(name=config.run.name, quiet=quiet).note)
         directory = RunDirectory(config, overwrite=overwrite, resume=resume)
         resumption = find(config, directory.path) if resume else None
         progress, found = Progress(name=config.run.name, quiet=quiet), None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cluster.checkpoint_store import CheckpointStore, StoreError
 from cluster.retention import checkpoints
 from wfr.checkpoint_directory import TRAINING
 from wfr.config import Config
@@ -29,6 +31,27 @@ class Resumption:
     checkpoint: Path | None
     evaluated: dict[str, Any] | None
     later: list[dict[str, Any]]
+
+
+def fetch(config: Config, note: Callable[[str], None]) -> None:
+    """Bring back a run whose directory is gone from `checkpoints.url`, if it is there.
+
+    Raises:
+        RecoveryError: there is a copy, and it is damaged.
+    """
+    url, run_dir = config.checkpoints.url, config.run_dir.resolve()
+    if url is None or (run_dir / "ledger").exists():
+        return
+    store = CheckpointStore(url, config.run.name)
+    versions = store.versions()
+    if not versions:
+        return
+    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    note(f"the run directory is gone: fetching {store.url}/{versions[-1]}")
+    try:
+        store.fetch(run_dir, versions[-1], config.buffer.max_lag, config.buffer.shards)
+    except StoreError as error:
+        raise RecoveryError(f"{error}; {error.remedy}") from None
 
 
 def find(config: Config, run_dir: Path) -> Resumption | None:

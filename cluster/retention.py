@@ -34,22 +34,28 @@ def kept(
 
 
 def retain(
-    run_dir: Path, policy: CheckpointsConfig, states: int, needed: Collection[int] = ()
+    run_dir: Path,
+    policy: CheckpointsConfig,
+    states: int,
+    needed: Collection[int] = (),
+    held: Collection[int] = (),
 ) -> None:
     """Delete what the policy does not keep.
 
-    Of what it keeps, all but the newest `states` lose the state to go on from.
+    Of what it keeps, all but the newest `states` lose the state to go on from. Those that are
+    `needed` are not deleted, those that are `held` not touched at all.
     """
     there = {int(path.name): path for path in checkpoints(run_dir)}
-    stay = kept(there, policy, {*needed, *_chosen(run_dir)})
+    stay = kept(there, policy, {*needed, *held, *chosen(run_dir)})
     for version in there.keys() - stay:
         _remove(there[version])
     old = [p for v, p in sorted(there.items()) if v in stay and (p / TRAINING).is_dir()]
     for path in old[:-states]:
-        _remove(path / TRAINING)
+        if int(path.name) not in held:
+            _remove(path / TRAINING)
 
 
-def _chosen(run_dir: Path) -> set[int]:
+def chosen(run_dir: Path) -> set[int]:
     """The best version, and the one that a person has pinned."""
     names = []
     link = run_dir / "checkpoints" / BEST

@@ -82,25 +82,15 @@ class Run:
         self._supervision = Supervision(self._state, self._loops)
         self._fleet = Fleet(self._state, self._supervision.book_loss)
         self._crew = Crew(self._state, self._fleet, self._supervision.book_loss)
-        self._saving = Saving(self._state, self._under_evaluation)
+        self._saving = Saving(self._state, lambda: self._evaluating.undecided)
         self._evaluating = Evaluating(self._state, self._saving.written)
         self._write = StepReport(self._state, self._fleet, self._crew)
         self._training = Training(
             *(self._state, self._fleet, self._report),
             interrupts=self._interrupts,
-            check=self._check,
+            checks=(self._evaluating.spare.check, self._saving.check),
             abandon=self._saving.abandon,
         )
-
-    def _check(self) -> None:
-        """Raise what something beside training has failed with."""
-        self._evaluating.spare.check()
-        self._saving.check()
-
-    def _under_evaluation(self) -> set[int]:
-        """Versions whose checkpoints may yet turn out the best."""
-        version = self._evaluating.spare.version
-        return set() if version is None else {version}
 
     def stop(self) -> None:
         """Finish the step under way, write a checkpoint, and end."""

@@ -6,7 +6,8 @@ A checkpoint comes about in this order, and each event waits for the one before:
 2. every rank has copied what belongs to it: the snapshot, for which training stands still;
 3. every rank has written its files and forced them to the disk, while training goes on;
 4. the directory gets its name: from here on the checkpoint counts;
-5. groups of the steps before it are acknowledged, and older checkpoints go as the policy says.
+5. groups of the steps before it are acknowledged, and older checkpoints go as the policy says;
+6. it is copied to its second place, if there is one (`cluster.checkpoint_store`).
 
 A crash at any moment leaves the last checkpoint that had come as far as 4, and all that is needed
 to repeat the steps since. One checkpoint is written at a time: the next waits for it.
@@ -23,6 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cluster.checkpoint_store import CheckpointStore, Edges
+from cluster.copying import Copying
 from cluster.gang import LearnerLostError, together
 from cluster.retention import retain
 from cluster.run_state import RunState
@@ -38,6 +41,9 @@ class Saving:
         self._state = state
         self._needed = needed
         self._writing: asyncio.Task[None] | None = None
+        policy, run = state.config.checkpoints, state.config.run.name
+        store = CheckpointStore(policy.url, run) if policy.url is not None else None
+        self._copying = Copying(store, state.directory.path, policy, state.progress.note)
 
     async def checkpoint(self) -> None:
         """Take a checkpoint of the version in force; its files are written beside training.
@@ -50,9 +56,10 @@ class Saving:
         target = self._state.directory.checkpoint(version)
         about = {"run": self._state.config.run.name, "steps": self._state.tally.steps}
         await self._state.topology.buffer.force()  # a checkpoint must not know more than the ledger
+        edges = Edges.of(self._state.directory.path)
         await together(self._state.topology.ranks, "snapshot", about)
         stall_s = time.monotonic() - started
-        self._writing = asyncio.create_task(self._write(target, version, stall_s))
+        self._writing = asyncio.create_task(self._write(target, version, stall_s, edges))
 
     async def last(self) -> None:
         """The checkpoint that ends the run: it is whole when this returns."""
@@ -86,8 +93,9 @@ class Saving:
             await asyncio.wait({self._writing}, timeout=_LAST_WRITING_S)
             self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)
+        await self._copying.end(_LAST_COPY_S)
 
-    async def _write(self, target: Path, version: int, stall_s: float) -> None:
+    async def _write(self, target: Path, version: int, stall_s: float, edges: Edges) -> None:
         started, ranks = time.monotonic(), self._state.topology.ranks
         try:
             place = await self._with_room(partial(asyncio.to_thread, begin, target))
@@ -97,6 +105,7 @@ class Saving:
             self._state.learner_lost.set()  # training may be waiting for a batch
             raise
         await asyncio.to_thread(seal, target)
+        self._copying.offer(version, edges)
         await asyncio.to_thread(self._acknowledge, version)
         write_s = time.monotonic() - started
         self._state.record(
@@ -136,7 +145,9 @@ class Saving:
         Steps published since then are not covered: training went on while it was written.
         """
         config, run = self._state.config, self._state.directory.path
-        retain(run, config.checkpoints, config.train.keep_states, self._needed())
+        retain(
+            run, config.checkpoints, config.train.keep_states, self._needed(), self._copying.held
+        )
         if config.journal.compact == "acknowledged":
             compact(run, config.buffer.max_lag, config.buffer.shards, version)
 
@@ -168,3 +179,4 @@ class Saving:
 
 _WATCH_S = 5.0
 _LAST_WRITING_S = 15.0
+_LAST_COPY_S = 600.0

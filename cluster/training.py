@@ -51,19 +51,19 @@ class Training:
         fleet: Fleet,
         report: Report,
         interrupts: Callable[[int], Sequence[Callable[[], Awaitable[Any]]]],
-        check: Callable[[], None],
+        checks: Sequence[Callable[[], None]],
         abandon: Callable[[], Awaitable[None]],
     ) -> None:
         """`interrupts` are what comes between a step and the next.
 
-        `check` raises what something beside training has failed with; `abandon` waits until nothing
-        is written any more of what a lost learner held.
+        `checks` raise what something beside training has failed with; `abandon` waits until
+        nothing is written any more of what a lost learner held.
         """
         self._state = state
         self._fleet = fleet
         self._report = report
         self._interrupts = interrupts
-        self._check = check
+        self._checks = checks
         self._abandon = abandon
         self._steps: asyncio.Queue[Step] = asyncio.Queue()
         self._taking: asyncio.Task[Batch[Any]] | None = None
@@ -98,7 +98,8 @@ class Training:
             if batch is None:
                 break
             number += await self._step(number, batch)
-            self._check()
+            for check in self._checks:
+                check()
         await self._settled()
 
     async def _next_batch(self) -> Batch[Any] | None:

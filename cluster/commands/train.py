@@ -62,7 +62,12 @@ def train(
     settings = load(config, overrides)
     recording = _recording(offline)
     lines = written_lines(config, overrides or ())
-    _preflight(settings, lambda key: place_of(config, key.split("."), lines), overwrite=overwrite)
+    _preflight(
+        settings,
+        lambda key: place_of(config, key.split("."), lines),
+        overwrite=overwrite,
+        resume=resume,
+    )
     from cluster.failures import RunFailedError
     from cluster.launch import launch
     from wfr.recovery import RecoveryError
@@ -95,8 +100,10 @@ def _recording(offline: Path | None) -> Recording | None:
         fail(BAD_INPUT, f"--offline: {error}")
 
 
-def _preflight(config: Config, place: Callable[[str], str], *, overwrite: bool) -> None:
-    results = checks(config, overwrite=overwrite)
+def _preflight(
+    config: Config, place: Callable[[str], str], *, overwrite: bool, resume: bool
+) -> None:
+    results = checks(config, overwrite=overwrite, resume=resume)
     faults = explain(results, place)
     if faults:
         failing = {check.name for check in results if not check.ok}
@@ -106,7 +113,7 @@ def _preflight(config: Config, place: Callable[[str], str], *, overwrite: bool) 
 _OF_THE_INPUT = frozenset(
     {
         *("executors", "tasks", "corpus", "operators", "workflows", "contexts"),
-        *("model", "tokenizer", "run directory"),
+        *("model", "tokenizer", "run directory", "checkpoint store"),
     }
 )
 """Checks that fail for what a user wrote, not for the machine."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +81,33 @@ def _left_out(source: TaskSource) -> str:
     return f"; {len(faults)} rows left out, the first: {faults[0]}" if faults else ""
 
 
-def directory_check(config: Config, *, overwrite: bool = False) -> Check:
-    """The run directory is new, holds this very run, or may be replaced."""
+def store_check(config: Config) -> Iterator[Check]:
+    """The second place of checkpoints, if there is one, can be written."""
+    from cluster.checkpoint_store import CheckpointStore, StoreError
+
+    if config.checkpoints.url is None:
+        return
+    try:
+        store = CheckpointStore(config.checkpoints.url, config.run.name)
+        store.probe()
+    except StoreError as error:
+        detail, remedy, ok = f"checkpoints.url={error}", error.remedy, False
+    else:
+        detail, remedy, ok = store.url, "", True
+    yield Check("checkpoint store", ok, detail, remedy, "checkpoints.url")
+
+
+def directory_check(config: Config, *, overwrite: bool = False, resume: bool = False) -> Check:
+    """The run directory is new, holds this very run, or may be replaced.
+
+    A run that is resumed may have other learner ranks than before, and keep other checkpoints.
+    """
     fault = (
-        None if overwrite else _foreign_run(config.run_dir, json.loads(config.model_dump_json()))
+        None
+        if overwrite
+        else _foreign_run(
+            config.run_dir, json.loads(config.model_dump_json()), _MAY_CHANGE if resume else ()
+        )
     )
     return Check(
         "run directory",
@@ -106,7 +129,16 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return found
 
 
-def _foreign_run(directory: Path, config: Mapping[str, Any]) -> str | None:
+_MAY_CHANGE = (
+    *("learner.ranks", "learner.zero_stage", "learner.offload_optimizer"),
+    *("learner.offload_parameters", "train.checkpoint_every", "train.keep_states", "checkpoints"),
+)
+"""Keys, or sections of keys, that a resumed run may have other values of."""
+
+
+def _foreign_run(
+    directory: Path, config: Mapping[str, Any], may_change: Sequence[str]
+) -> str | None:
     """Why `directory` is not ours: what in it differs from the resolved configuration."""
     if not directory.exists():
         return None
@@ -119,5 +151,10 @@ def _foreign_run(directory: Path, config: Mapping[str, Any]) -> str | None:
         changed = differences(json.loads(saved.read_text(encoding="utf-8")), config)
     except (OSError, ValueError) as error:
         return f"its config.json cannot be read: {error}"
+    changed = [text for text in changed if not _within(text.partition(":")[0], may_change)]
     more = f"; and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
     return f"holds another run ({'; '.join(changed[:_SHOWN])}{more})" if changed else None
+
+
+def _within(key: str, sections: Sequence[str]) -> bool:
+    return any(key == section or key.startswith(f"{section}.") for section in sections)

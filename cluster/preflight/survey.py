@@ -8,12 +8,20 @@ from cluster.preflight.director import model_checks
 from cluster.preflight.executors import executor_check
 from cluster.preflight.installation import installation_checks, tracker_check
 from cluster.preflight.machine import machine_checks
-from cluster.preflight.run import corpus_check, directory_check, operator_check, task_check
+from cluster.preflight.run import (
+    corpus_check,
+    directory_check,
+    operator_check,
+    store_check,
+    task_check,
+)
 from wfr.config import Config
 
 
-def checks(config: Config, *, overwrite: bool = False) -> list[Check]:
+def checks(config: Config, *, overwrite: bool = False, resume: bool = False) -> list[Check]:
     """Ask everything; `overwrite`: the run directory will be replaced, so its content is no fault.
+
+    `resume`: the run in it goes on.
 
     Example:
         failing = explain(checks(config))
@@ -33,7 +41,8 @@ def checks(config: Config, *, overwrite: bool = False) -> list[Check]:
         tracker_check(config.metrics.trackers),
         *played,
         *(_canvas_checks(config) if all(check.ok for check in played) else ()),
-        directory_check(config, overwrite=overwrite),
+        *store_check(config),
+        directory_check(config, overwrite=overwrite, resume=resume),
     ]
 
 
