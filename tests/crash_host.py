@@ -80,6 +80,7 @@ class Host:
             (self.run / name).mkdir(parents=True, exist_ok=True)
         config = {"buffer": {"max_lag": MAX_LAG, "shards": shards}}
         (self.run / "config.json").write_text(json.dumps(config))
+        self.snapshot = None
         self.checkpoint, self.weights = self.newest_checkpoint()
         recovery = recover(
             self.run, max_lag=MAX_LAG, shards=shards, checkpoint=self.checkpoint
@@ -124,6 +125,8 @@ class Host:
         workers = [asyncio.create_task(self.work(f"w{n}")) for n in range(WORKERS)]
         for _ in range(steps):
             await self.step()
+        if self.snapshot is not None:
+            self.save(self.snapshot)
         await self.buffer.close()
         await asyncio.gather(*workers)
         self.metrics.close()
@@ -173,23 +176,25 @@ class Host:
         line = {"kind": "step", "version": self.version, "groups": groups}
         self.metrics.write(json.dumps(line) + "\n")
         self.metrics.flush()
+        if self.snapshot is not None:  # one step later: it is written while training goes on
+            self.save(self.snapshot)
+            self.snapshot = None
         if self.version % 4 == 0:
-            self.save()
+            for part in self.parts:
+                part.force()
+            self.snapshot = {"version": self.version, "weights": self.weights}
 
-    def save(self):
-        for part in self.parts:
-            part.force()
+    def save(self, state):
         crash_points.reach("checkpoint.begin")
-        target = self.run / "checkpoints" / str(self.version)
+        target = self.run / "checkpoints" / str(state["version"])
         temporary = target.with_name(f".{target.name}")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        state = {"version": self.version, "weights": self.weights}
         (temporary / "wfr_state.json").write_text(json.dumps(state))
         crash_points.reach("checkpoint.written")
         temporary.rename(target)
         crash_points.reach("checkpoint.visible")
-        compact(self.run, MAX_LAG, self.shards)
+        compact(self.run, MAX_LAG, self.shards, state["version"])
 
 
 def trajectory(group, sibling, turns):

@@ -11,6 +11,7 @@ import torch
 from random_groups import VOCABULARY, batches
 
 from wfr.advantage import advantages
+from wfr.checkpoint_directory import begin, unfinished
 from wfr.config import TinyModelConfig, parse_config
 from wfr.learner_config import LogprobsConfig
 from wfr.schema import from_batch, to_batch
@@ -377,7 +378,10 @@ def _interrupted(rank, config, director, port, out):
     for version in range(4):
         if version == 2:
             learner.save(f"{out}/2", {})
+            learner.snapshot({})
         learner.step(version, *batches(version))
+    place = begin(Path(out) / f"late-{rank}")
+    learner.write(str(place))  # steps have been taken since
     learner.save(f"{out}/whole", {})
     learner.restore(f"{out}/2")
     for version in (2, 3):
@@ -401,4 +405,8 @@ def test_a_restored_learner_goes_on_as_if_nothing_had_happened(director, tmp_pat
     )
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert not all(torch.equal(whole[name], middle[name]) for name in whole)
-    assert (tmp_path / "2" / "training").is_dir()
+    for rank in range(ranks):
+        late = unfinished(tmp_path / f"late-{rank}")
+        for path in (p for p in late.rglob("*") if p.is_file()):
+            assert path.read_bytes() == (tmp_path / "2" / path.relative_to(late)).read_bytes()
+        assert (late / "training" / f"rank-{rank}.safetensors").exists()

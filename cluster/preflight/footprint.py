@@ -110,7 +110,11 @@ def _learning_bytes(config: Config) -> int:
 
 def _checkpoints(config: Config) -> int:
     every = config.train.checkpoint_every
-    return 1 + (config.train.steps // every if every else 0)
+    written = 1 + (config.train.steps // every if every else 0)
+    keep, for_good = config.checkpoints.keep, config.checkpoints.keep_every
+    if keep is None:
+        return written
+    return min(written, keep + 2 + (config.train.steps // for_good if for_good else 0))
 
 
 def _read(path: Path) -> str:
