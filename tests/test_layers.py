@@ -61,6 +61,7 @@ EXCEPTIONS = {
     "learner/engine.py": {"deepspeed"},
     "learner/logprob_kernels.py": {"triton"},
     "wfr/tasks/hub.py": {"datasets"},
+    "cluster/checkpoint_store.py": {"fsspec"},
     "cluster/trackers.py": {"mlflow", "tensorboard", "wandb"},
     "learner/publisher.py": {"vllm.distributed.weight_transfer", "vllm.config"},
 }
