@@ -151,15 +151,23 @@ class RolloutWorker:
             BufferClosedError: the buffer was closed; groups in flight are cut short.
             RepeatedFailureError: when episodes keep failing for one cause.
         """
+        broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def ended(group: asyncio.Task[None]) -> None:
+            self._running.discard(group)
+            if not group.cancelled() and (error := group.exception()) and not broken.done():
+                broken.set_exception(error)
+
         try:
             while True:
                 await self._disk.wait()
                 with self._spent.clock("slot"):
-                    admission = await self._next_admission(buffer)
+                    admission = await self._next_admission(buffer, broken)
                 group = asyncio.create_task(self._group(buffer, admission))
                 self._running.add(group)
+                group.add_done_callback(ended)
         finally:
-            await _end(self._running)
+            await _end((*self._running, broken))
 
     async def evaluate(
         self, share: int = 0, shares: int = 1, temperature: float = 0.0, spare: int | None = None
@@ -188,17 +196,14 @@ class RolloutWorker:
         played = await self._episode(task, episode, self._limits(temperature), Counter())
         return _result(task, played)
 
-    async def _next_admission(self, buffer: BufferLike) -> Admission:
-        """Wait for a slot, but notice at once when a running group raises."""
+    async def _next_admission(self, buffer: BufferLike, broken: asyncio.Future[None]) -> Admission:
+        """Wait for a slot, but notice at once when a running group raises: in `broken`."""
         admission = asyncio.ensure_future(_as_coroutine(buffer.admit(self._name)))
         try:
-            while not admission.done():
-                done, _ = await asyncio.wait(
-                    {admission, *self._running}, return_when=asyncio.FIRST_COMPLETED
-                )
-                for group in done & self._running:
-                    self._running.discard(group)
-                    group.result()
+            either: set[asyncio.Future[Any]] = {admission, broken}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if broken.done():
+                broken.result()
             return admission.result()
         finally:
             await _end([admission])
