@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -51,7 +52,11 @@ class Sampler:
             args |= {"enforce_eager": True, "block_size": _CPU_BLOCK}
         else:
             args["gpu_memory_utilization"] = settings.gpu_memory_utilization
+        # vLLM's sockets would stay in /tmp when this process is killed: see `warm_up`.
+        self._sockets = tempfile.TemporaryDirectory(prefix="wfr-sampler-")
+        os.environ["VLLM_RPC_BASE_PATH"] = self._sockets.name
         self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
+        del os.environ["VLLM_RPC_BASE_PATH"]
         self._version = version
         self._epoch = 0
         self._paused = False
@@ -63,9 +68,13 @@ class Sampler:
         self._places = Places(settings.max_num_seqs)
 
     async def warm_up(self, tokens: Sequence[int]) -> None:
-        """Label the weights and sample once, so that no later request pays for the first one."""
+        """Label the weights and sample once, so that no later request pays for the first one.
+
+        By then the engine's processes have met, and nobody looks for their sockets' files again.
+        """
         await self._engine.update_weight_version(str(self._version))
         await self.sample(SamplingRequest(tokens, 2, (), 1.0))
+        self._sockets.cleanup()
 
     async def sample(self, request: SamplingRequest) -> Sample:
         """Sample one continuation; it may span weight updates, and its spans say where."""

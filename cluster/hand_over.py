@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-from ray.exceptions import RayActorError
+from ray.exceptions import ObjectLostError, RayActorError
 
 from cluster.heart import Heart
 from wfr.buffer import ReplayBuffer
@@ -120,7 +120,10 @@ class _Files:
         self._files = SpillDirectory(directory)
 
     async def spill(self, group_id: int, ref: tuple[Any]) -> tuple[Any]:
-        message = await ref[0]
+        try:
+            message = await ref[0]
+        except ObjectLostError as error:  # whoever takes it finds it in the journal
+            raise OSError(f"group {group_id} has gone with its machine") from error
         return (await asyncio.to_thread(self._files.write, group_id, columns_of(message)),)
 
     def free(self, ref: tuple[Any]) -> None:

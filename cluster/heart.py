@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import psutil
 import ray
 
@@ -25,9 +27,14 @@ class Heart:
 
 
 def end_children() -> None:
-    """Kill the processes that this one has started."""
+    """Kill the processes that this one has started.
+
+    Except the trackers of their shared memory: each ends with them, and removes it.
+    """
     for child in psutil.Process().children(recursive=True):
-        child.kill()
+        with contextlib.suppress(psutil.Error):
+            if not any("resource_tracker" in part for part in child.cmdline()):
+                child.kill()
 
 
 def node() -> str:

@@ -11,10 +11,10 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.failures import HubLostError
 from cluster.heart import Heart
 from cluster.logs import redirect
 from cluster.remote import Remote, host
-from wfr.backends.base import BackendConfigError
 from wfr.backends.cache import Cache, Entry
 from wfr.backends.gate import Demand, Lease, Outcome
 from wfr.backends.hub import Hub
@@ -48,7 +48,7 @@ class HostedHub(Heart, Hub):
 
 
 class RemoteHub:
-    """The hub as a worker sees it; without it no executor can be asked, so its death is final."""
+    """The hub as a worker sees it; no executor can be asked without it: its death ends all play."""
 
     def __init__(self, hub: Remote) -> None:
         """`hub` hosts a `Hub`."""
@@ -102,6 +102,5 @@ async def _alive(call: Any) -> Any:
     try:
         return await asyncio.ensure_future(call)
     except PeerLostError as error:
-        raise BackendConfigError(
-            f"the process that shares out executors has died: {error}"
-        ) from error
+        text = f"the process that shares out executors has died: {error}"
+        raise HubLostError(text) from error

@@ -50,7 +50,8 @@ def survey(config: Config) -> list[Check]:
         if node.name in answers and not matches(config.placement.worker.labels, node.labels):
             # No worker comes here, so no code that a model wrote does.
             answers[node.name] = dataclasses.replace(answers[node.name], sandbox="")
-    silent = [node.name[:_SHORT] for node in nodes if node.name not in answers]
+    still = {node.name for node in cluster_nodes()}  # who has gone meanwhile does not matter
+    silent = sorted(name[:_SHORT] for name in still & {n.name for n in nodes} - answers.keys())
     return node_checks(driver, list(answers.values()), silent, footprint(config, gpu=has_gpu()))
 
 

@@ -10,16 +10,16 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
-from wfr.protocols import PeerLostError
+from wfr.protocols import DataLostError, PeerLostError
 
 
 class Remote:
     """`await remote.method(x)` runs `method(x)` on the hosted object.
 
     An exception raised there arrives here as an instance of its own class; PeerLostError means that
-    the process has died.
+    the process has died, DataLostError that an argument has gone with its machine.
     """
 
     def __init__(self, handle: Any) -> None:
@@ -36,7 +36,11 @@ class Remote:
                 return await method.remote(*args, **kwargs)
             except RayActorError as error:
                 raise PeerLostError(str(error)) from error
+            except ObjectLostError as error:
+                raise DataLostError(str(error)) from error
             except RayTaskError as error:
+                if isinstance(error.cause, ObjectLostError):
+                    raise DataLostError(str(error.cause)) from error
                 raise (error.cause or error) from error
 
         return call

@@ -26,7 +26,7 @@ from cluster.background import background
 from cluster.crew import Crew
 from cluster.evaluating import Evaluating
 from cluster.executors import ExecutorWatch
-from cluster.failures import ProcessLostError, RunFailedError
+from cluster.failures import HubLostError, ProcessLostError, RunFailedError
 from cluster.fleet import Fleet
 from cluster.gang import LearnerLostError
 from cluster.progress import Progress
@@ -120,7 +120,7 @@ class Run:
             summary |= {"status": "stopped" if stopped else "done", **outcome}
         except _StoppedError:
             summary["status"] = "stopped"
-        except PeerLostError as error:
+        except (PeerLostError, HubLostError) as error:
             summary["reason"] = (
                 f"a process that the run cannot do without has died: {gist(error)} "
                 f"See {self._state.logs}."

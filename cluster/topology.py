@@ -214,7 +214,11 @@ class Topology:
         await asyncio.gather(*calls, return_exceptions=True)  # a dead worker is replaced elsewhere
 
     async def replace_worker(self, index: int, samplers: Mapping[str, Remote]) -> None:
-        """Free what a dead worker held in the buffer and start another in its place."""
+        """Free what a dead worker held in the buffer and start another in its place.
+
+        It may only have been out of reach; then it is ended now, so that it plays no more.
+        """
+        self.workers[index].kill()
         await self.buffer.requeue(self._worker_names[index])
         await self.hub.forget(self._worker_names[index])
         self.workers[index] = await self._start_worker(index)

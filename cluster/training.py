@@ -20,8 +20,8 @@ from cluster.usage import IdleMeter
 from wfr.groups import Batch
 from wfr.journal import Record
 from wfr.phases import PhaseClock
-from wfr.protocols import PeerLostError
-from wfr.recovery import steps_since
+from wfr.protocols import DataLostError, PeerLostError
+from wfr.recovery import RecoveryError, journal_records, steps_since
 from wfr.soundness import BatchRefusedError, Refusal
 
 
@@ -137,10 +137,9 @@ class Training:
         """
         started = time.monotonic()
         self._unpublished.append(batch)
-        refs = [entry.ref[0] for entry in batch.groups]
         try:
             with self.loop.within("train"):
-                results = await together(self._state.topology.ranks, "step", batch.version, *refs)
+                results = await self._take_step(batch)
         except BatchRefusedError as error:
             self._unpublished.pop()
             await self._refuse(batch, error.refusals, stepped=False)
@@ -159,6 +158,32 @@ class Training:
         for interrupt in interrupts:
             await interrupt()
         return True
+
+    async def _take_step(self, batch: Batch[Any]) -> list[Any]:
+        """One optimizer step of all ranks; from the journal where a machine took groups with it.
+
+        Raises:
+            LearnerLostError: the gang cannot go on; or some ranks have got what others have not,
+                and wait for them in a collective.
+        """
+        ranks = self._state.topology.ranks
+        refs = [entry.ref[0] for entry in batch.groups]
+        try:
+            return await together(ranks, "step", batch.version, *refs)
+        except DataLostError as error:
+            self._state.progress.note("a machine took groups with it; the journal has them")
+            found = await asyncio.to_thread(journal_records, self._state.directory.path)
+            try:
+                batch = batch.at({group: (record,) for group, record in found.items()})
+            except KeyError as missing:
+                raise RecoveryError(
+                    f"{self._state.directory.path / 'journal'}: group {missing} has gone with its "
+                    "machine and is not there; do all machines share run.dir?"
+                ) from error
+            self._unpublished[-1] = batch
+            if len(ranks) > 1:
+                raise LearnerLostError(gist(error)) from error
+        return await together(ranks, "step", batch.version, *(e.ref[0] for e in batch.groups))
 
     async def _settled(self) -> None:
         """Wait until every step is published; raises LearnerLostError where that failed."""

@@ -12,16 +12,17 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from actors.worker import EpisodeResult, RepeatedFailureError
-from cluster.failures import ProcessLostError, RunFailedError
+from cluster.failures import HubLostError, ProcessLostError, RunFailedError
 from cluster.gang import LearnerLostError, together
 from cluster.progress import Progress
 from cluster.run import Run
 from cluster.run_directory import RunDirectory
+from wfr.backends.base import BackendConfigError
 from wfr.buffer import ReplayBuffer
 from wfr.config import parse_config
 from wfr.groups import GroupMeta
 from wfr.metrics import RunMetrics
-from wfr.protocols import PeerLostError, Publication, PublishError
+from wfr.protocols import DataLostError, PeerLostError, Publication, PublishError
 from wfr.selection import Rules
 from wfr.soundness import BatchRefusedError, Refusal
 
@@ -610,6 +611,34 @@ def test_a_dead_learner_is_restarted_and_no_batch_is_lost_or_counted_twice(
     assert lost["learner/restarts"] == 1
 
 
+class Forgetful(Rank):
+    """Its second step finds that its groups have gone with their machine."""
+
+    async def step(self, version, *refs):
+        if version == 1 and refs[0].startswith("g"):
+            self.events.append("groups are gone")
+            raise DataLostError("gone")
+        return await super().step(version, *refs)
+
+
+def test_groups_that_have_gone_with_their_machine_are_read_from_the_journal(tmp_path, monkeypatch):
+    journal = {group: f"j{group}" for group in range(100)}
+    monkeypatch.setattr("cluster.training.journal_records", lambda run: journal)
+    events, summary, error = _run(tmp_path, rank=Forgetful, max_lag=1, steps=3)
+    assert error is None
+    assert "groups are gone" in events
+    steps = [e for e in events if e.startswith("step")]
+    assert steps == ["step 0 on g0,g1", "step 1 on j2,j3", "step 2 on g4,g5"]
+    assert (summary["steps"], summary["learner_restarts"]) == (3, 0)
+
+
+def test_groups_that_are_in_no_journal_either_end_the_run_with_the_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr("cluster.training.journal_records", lambda run: {})
+    _events, summary, error = _run(tmp_path, rank=Forgetful, max_lag=1, steps=3)
+    assert "group 2 has gone with its machine" in str(error)
+    assert summary["status"] == "failed"
+
+
 def test_the_unpublished_steps_are_taken_again_on_the_same_batches(tmp_path):
     """It dies in the third step, while the second is being published, which it fails to be."""
 
@@ -902,6 +931,18 @@ def test_a_run_that_stands_for_too_long_starts_anew(tmp_path):
     assert isinstance(error, ProcessLostError)
     assert "supervision.restart_s=0.3: training loop waits for groups" in str(error)
     assert summary["status"] == "failed"
+
+
+def test_without_the_hub_all_processes_start_anew(tmp_path):
+    """A worker sees it; other faults of executors end the run for good."""
+    workers = [Worker("w", error=HubLostError("the hub has died"))]
+    _events, summary, error = _run(tmp_path, workers=workers)
+    assert isinstance(error, ProcessLostError)
+    assert "the hub has died" in summary["reason"]
+    workers = [Worker("w", error=BackendConfigError("no key"))]
+    _events, summary, error = _run(tmp_path / "other", workers=workers)
+    assert not isinstance(error, ProcessLostError)
+    assert summary["reason"] == "no key"
 
 
 def test_a_sampler_that_does_not_start_costs_no_other(tmp_path):

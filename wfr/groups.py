@@ -86,6 +86,18 @@ class Batch(Generic[Ref]):
         )
         return dataclasses.replace(self, entries=entries, replayed=replayed)
 
+    def at(self, refs: Mapping[int, Ref]) -> Self:
+        """The batch with its groups where `refs` says, by id of the group.
+
+        Raises:
+            KeyError: `refs` lacks one of them.
+        """
+        entries, replayed = (
+            tuple(dataclasses.replace(entry, ref=refs[entry.group_id]) for entry in part)
+            for part in (self.entries, self.replayed)
+        )
+        return dataclasses.replace(self, entries=entries, replayed=replayed)
+
 
 @dataclasses.dataclass(slots=True)
 class Live(Generic[Ref]):

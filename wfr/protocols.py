@@ -19,6 +19,10 @@ class PeerLostError(ConnectionError):
     """The other end of a call has died; the call may or may not have had its effect."""
 
 
+class DataLostError(ConnectionError):
+    """What a call was given has gone with the machine that held it; the call did nothing."""
+
+
 class SamplersLostError(PeerLostError):
     """Samplers failed in a weight update; `lost` says which, and why."""
 
