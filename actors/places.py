@@ -22,12 +22,20 @@ class Places:
         self._count = self._free = count
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._arrivals = itertools.count()
+        self._emptied = asyncio.Event()
+        self._emptied.set()
 
     @property
     def requests(self) -> int:
         """How many hold a place or wait for one."""
         waiting = sum(not turn.done() for *_, turn in self._waiting)
         return self._count - self._free + waiting
+
+    async def empty(self) -> None:
+        """Wait until there is no request."""
+        while self.requests:
+            self._emptied.clear()
+            await self._emptied.wait()
 
     @contextlib.asynccontextmanager
     async def hold(self, priority: int) -> AsyncIterator[None]:
@@ -49,6 +57,8 @@ class Places:
     def _give_back(self) -> None:
         self._free += 1
         self._call_next()
+        if self._free == self._count:
+            self._emptied.set()
 
     def _call_next(self) -> None:
         while self._free and self._waiting:

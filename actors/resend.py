@@ -16,15 +16,19 @@ from wfr.protocols import Sample, SamplingRequest
 from wfr.trajectory import VersionSpan
 
 ABORTED = "abort"
-"""Finish reason of a request that an update has cut off."""
+"""Finish reason of a request that an update, or its sampler's leaving, has cut off."""
 
 
 async def sample_whole(
     generate: Callable[[SamplingRequest], Awaitable[Sample]],
     request: SamplingRequest,
     text: Callable[[Sequence[int]], str],
+    leaving: Callable[[], bool] = lambda: False,
 ) -> Sample:
     """Sample `request` to its end, sending it again as often as an update cuts it off.
+
+    Once the sampler is `leaving`, what there is so far is given back, ABORTED, for another one to
+    go on with; where it may end in the beginning of a stop string, as soon as that is decided.
 
     Budget and stop strings are those of one uncut request: a stop string across the cut ends the
     turn too, although the engine, which takes the first half for prompt, cannot see it. Where the
@@ -35,6 +39,7 @@ async def sample_whole(
         request: what the caller wants. Its seed fixes the part up to the first cut, and another
             seed derived from it each later one, so that no random number is used twice.
         text: of token ids.
+        leaving: whether this sampler is to be gone soon.
     """
     whole = await generate(request)
     while whole.finish_reason == ABORTED:
@@ -42,6 +47,8 @@ async def sample_whole(
         if room == 0:
             return dataclasses.replace(whole, finish_reason="length")
         undecided = may_be_stopping(text(whole.tokens.tolist()), request.stop)
+        if leaving() and not undecided:
+            return whole
         part = await generate(_rest(request, whole.tokens, 1 if undecided else room))
         whole = join(whole, part)
         if undecided and part.finish_reason == "length":

@@ -61,6 +61,7 @@ class Sampler:
         self._epoch = 0
         self._paused = False
         self._updating = False
+        self._leaving = False
         self._holding = asyncio.Event()
         self._in_flight = settings.in_flight
         # What would only queue inside the engine waits here, so that its salt is still right when
@@ -77,9 +78,34 @@ class Sampler:
         self._sockets.cleanup()
 
     async def sample(self, request: SamplingRequest) -> Sample:
-        """Sample one continuation; it may span weight updates, and its spans say where."""
+        """Sample one continuation; it may span weight updates, and its spans say where.
+
+        Raises:
+            PeerLostError: the engine has died, or is leaving and has not begun with this request.
+        """
+        self._stay()
         async with self._places.hold(request.priority):
-            return await sample_whole(self._generate, request, self._text)
+            self._stay()
+            return await sample_whole(
+                self._generate, request, self._text, leaving=lambda: self._leaving
+            )
+
+    async def leave(self, grace_s: float) -> None:
+        """Take no further request, and return when none is left.
+
+        Those that are being sampled have `grace_s` seconds to end. Then they are cut off, and give
+        back what they have: whoever asked goes on with these tokens at another sampler. During an
+        update that takes longer, nothing can be cut off before its end.
+        """
+        self._leaving = True
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._places.empty()
+        except TimeoutError:
+            with alive():
+                await self._engine.pause_generation(mode="abort", clear_cache=False)
+                await self._engine.resume_generation()
+            await self._places.empty()
 
     async def init_transfer(self, init_info: Mapping[str, Any]) -> None:
         """Join the trainer's weight-transfer group."""
@@ -170,6 +196,10 @@ class Sampler:
     def shutdown(self) -> None:
         """Stop the engine and its processes."""
         self._engine.shutdown()
+
+    def _stay(self) -> None:
+        if self._leaving:
+            raise PeerLostError("the sampler is leaving")
 
     async def _generate(self, request: SamplingRequest) -> Sample:
         """One request to the engine."""

@@ -40,9 +40,9 @@ class Fleet:
 
     @property
     def joined(self) -> Mapping[str, Remote]:
-        """The live samplers that have the current weights: the only ones that workers may ask."""
-        live = self._state.pool.live
-        return {name: each for name, each in (self._joined or {}).items() if name in live}
+        """The samplers that stay and have the current weights: the only ones workers may ask."""
+        staying = self._state.pool.staying
+        return {name: each for name, each in (self._joined or {}).items() if name in staying}
 
     def forget(self) -> None:
         """Nobody is joined: the learner has new ranks. The caller holds `weights`."""
@@ -122,6 +122,30 @@ class Fleet:
         if self.joined:
             self._state.pool.joined.set()
         return True
+
+    async def see_off(self, name: str, why: str, grace_s: float, limit_s: float) -> None:
+        """Let a sampler leave: its episodes move on, with what has been sampled of their turns.
+
+        Its successor is being started already. Workers ask others before anything is cut off, and
+        the weight-transfer group loses it between two publications.
+
+        Args:
+            name: of the sampler, which is up.
+            why: for the books.
+            grace_s: seconds for turns that are being sampled to end by themselves.
+            limit_s: seconds after which it is ended whatever holds it up; its machine is going.
+        """
+        pool = self._state.pool
+        sampler = pool.live[name]
+        pool.leave(name)
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._state.topology.tell_workers(self.joined)
+                await sampler.leave(grace_s)
+                async with self.weights:
+                    pool.lose(name, why)
+        except (TimeoutError, PeerLostError) as error:
+            pool.lose(name, f"{why}; {gist(error)}")
 
     async def mend(self) -> None:
         """Replace lost samplers, for as long as the run lasts; each joins as soon as it is up.

@@ -8,12 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
 from cluster.failures import HubLostError
 from cluster.heart import Heart
 from cluster.logs import redirect
+from cluster.nodes import here
 from cluster.remote import Remote, host
 from wfr.backends.cache import Cache, Entry
 from wfr.backends.gate import Demand, Lease, Outcome
@@ -93,8 +91,7 @@ def open_cache(config: ExecutorConfig, run_dir: Path) -> Cache | None:
 
 def start_hub(config: Config, run_dir: Path, options: dict[str, Any]) -> Remote:
     """Start the hub on this machine, where the cache's directory is; many calls wait in it."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    options = {**options, "max_concurrency": 100_000, "scheduling_strategy": here}
+    options = {**options, "max_concurrency": 100_000, **here()}
     return host(HostedHub, config.executor, str(run_dir), options=options)
 
 

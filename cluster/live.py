@@ -27,6 +27,7 @@ _BESIDE = 36
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _PROBLEMS = {
     "sampler_lost": "{name} was lost: {why}",
+    "sampler_left": "{name} has left: {why}",
     "worker_lost": "{name} died and was started again",
     "learner_lost": "the learner was lost: {why}",
     "silent": "{name} {why}",

@@ -26,7 +26,7 @@ class Node:
 
     name: str
     cpus: float
-    gpus: int = 0
+    gpus: float = 0
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -125,6 +125,16 @@ def place(wanted: Sequence[Demand], nodes: Sequence[Node]) -> dict[str, list[str
     return {demand.name: placed[demand.name] for demand in wanted}
 
 
+def room(demand: Demand, free: Iterable[Node]) -> int:
+    """How many more of a demand fit, each on one machine, into what machines have left."""
+    return sum(_fits(demand, node) for node in free if matches(demand.labels, node.labels))
+
+
+def _fits(demand: Demand, node: Node) -> int:
+    amounts = ((demand.cpus, node.cpus), (demand.gpus, node.gpus))
+    return min((int((left + _EPSILON) / each) for each, left in amounts if each), default=0)
+
+
 def matches(wanted: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     """Whether labels satisfy selectors, as Ray reads them."""
     return all(_matches(selector, labels.get(key)) for key, selector in wanted.items())
@@ -146,7 +156,7 @@ class _Free:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.cpus = node.cpus
-        self.gpus = [1.0] * node.gpus
+        self.gpus = [1.0] * int(node.gpus)
 
     def take(self, cpus: float, gpus: float) -> bool:
         """Take it if it is there."""

@@ -9,8 +9,8 @@ import asyncio
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from cluster.nodes import cluster_nodes
-from cluster.placement import Demand, demands, place
+from cluster.nodes import cluster_nodes, draining_nodes, free_nodes
+from cluster.placement import Demand, MisfitError, demands, place, room
 from cluster.reservations import Options, Reservations
 from wfr.config import Config
 
@@ -22,6 +22,7 @@ class Placing:
         """`gpu`: the cluster has GPUs."""
         self._wanted = demands(config, gpu=gpu)
         self._samplers = config.sampler.count
+        self._most = config.sampler.most
         self._wait = config.placement.wait
         self._reservations = Reservations(config.supervision.start_s)
         self._ready: dict[str, list[Options]] = {}
@@ -35,8 +36,14 @@ class Placing:
         """Ask whether the cluster as it is can hold the run.
 
         Raises:
-            MisfitError: it cannot, and `placement.wait` does not say to wait until it can.
+            MisfitError: it cannot, and `placement.wait` does not say to wait until it can; or
+                nobody could say for how many more samplers it has room.
         """
+        if self._most > self._samplers and not self._of("sampler-0").counted:
+            raise MisfitError(
+                f"sampler.max={self._most}, but a sampler takes nothing that is counted, so no "
+                "machine that joins could be told to have room; set placement.sampler.cpus or gpus"
+            )
         if not self._wait:
             place(self._wanted, cluster_nodes())
 
@@ -59,6 +66,16 @@ class Placing:
             alike = self._of("sampler-0")
             found = await self._reserve(dataclasses.replace(alike, name=name))
         return found[0]
+
+    def room(self) -> int:
+        """How many more samplers there is room for, on machines that stay and are not closed."""
+        nodes = free_nodes()
+        closed = self._closed([node.name for node in nodes])
+        return room(self._of("sampler-0"), [node for node in nodes if node.name not in closed])
+
+    def going(self) -> dict[str, float]:
+        """Machines that were told to go, with the seconds that they have left."""
+        return draining_nodes()
 
     async def worker(self, index: int) -> Options:
         """A place for one worker, on a sampler's machine where it can be."""

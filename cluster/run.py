@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from actors.worker import RepeatedFailureError
 from cluster.background import background
 from cluster.crew import Crew
+from cluster.elastic import Elastic
 from cluster.evaluating import Evaluating
 from cluster.executors import ExecutorWatch
 from cluster.failures import HubLostError, ProcessLostError, RunFailedError
@@ -81,6 +82,7 @@ class Run:
         self._state = RunState(config, directory, topology, progress, metrics)
         self._supervision = Supervision(self._state, self._loops)
         self._fleet = Fleet(self._state, self._supervision.book_loss)
+        self._elastic = Elastic(self._state, self._fleet, self._supervision.node)
         self._crew = Crew(self._state, self._fleet, self._supervision.book_loss)
         self._saving = Saving(self._state, lambda: self._evaluating.undecided)
         self._evaluating = Evaluating(self._state, self._saving.written)
@@ -141,6 +143,7 @@ class Run:
                 "max_lag": self._config.buffer.max_lag,
                 **tallied(self._state.tally),
                 "samplers_lost": [f"{name}: {why}" for name, why in self._state.pool.lost],
+                "samplers_left": [f"{name}: {why}" for name, why in self._state.pool.left],
                 "peak_memory_gib": round(memory.peak / 2**30, 2),
             }
             self._state.directory.write_json("summary.json", summary)
@@ -170,7 +173,7 @@ class Run:
         workers = [asyncio.create_task(coroutine) for coroutine in self._crew.keep()]
         beside = (
             *(self._fleet.mend(), self._training.publish(), self._saving.watch_disk()),
-            *self._supervision.watch(),
+            *(*self._supervision.watch(), self._elastic.watch()),
             *map(_result, workers),
         )
         async with background(*beside) as others:

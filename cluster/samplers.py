@@ -1,8 +1,8 @@
-"""The pool of samplers: started, watched, replaced.
+"""The pool of samplers: started, watched, replaced; it grows, and samplers leave it.
 
 A sampler that joins gets the current weights before its first request. One that dies is replaced;
-its episodes move on with their token ids. The pool only knows processes: connecting them to the
-learner is `cluster.run`'s business, under its weights lock.
+its episodes move on with their token ids, as those of one that leaves do. The pool only knows
+processes: connecting them to the learner is the fleet's business, under its weights lock.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ class StartError(PeerLostError):
 
 
 class SamplerPool:
-    """Keeps `count` samplers alive."""
+    """Keeps `count` samplers alive, or more while `want` says so.
+
+    Attributes:
+        lost: who died or was ended, and why, in order.
+        left: who was told to leave, and why, in order.
+        leaving: who is leaving; it is still up, and to be replaced.
+    """
 
     def __init__(
         self,
@@ -40,7 +46,7 @@ class SamplerPool:
 
         `ended` is told the name of each that was taken out.
         """
-        self._count = count
+        self._count = self._wanted = count
         self._start = start
         self._ended = ended
         self._started = 0
@@ -49,6 +55,8 @@ class SamplerPool:
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._fault: BaseException | None = None
         self.lost: list[tuple[str, str]] = []
+        self.left: list[tuple[str, str]] = []
+        self.leaving: set[str] = set()
         self.changed = asyncio.Event()
         self.joined = asyncio.Event()
 
@@ -56,6 +64,20 @@ class SamplerPool:
     def live(self) -> Mapping[str, Remote]:
         """The samplers that are up, by name."""
         return dict(self._live)
+
+    @property
+    def staying(self) -> Mapping[str, Remote]:
+        """Those of them that are not leaving."""
+        return {name: each for name, each in self._live.items() if name not in self.leaving}
+
+    def want(self, count: int) -> None:
+        """Keep so many from now on.
+
+        Each that is lost or leaves makes it one less, down to the `count` of the beginning: what is
+        above that there need not be room for any more.
+        """
+        self._wanted = max(count, self._count)
+        self.changed.set()
 
     async def refill(self) -> None:
         """Start what is missing, all at once, and keep those that came up.
@@ -95,7 +117,7 @@ class SamplerPool:
             self._starting[name] = asyncio.create_task(self._bring_up(name))
 
     def _missing(self) -> list[str]:
-        missing = self._count - len(self._live) - len(self._starting)
+        missing = max(0, self._wanted - len(self.staying) - len(self._starting))
         names = [f"sampler-{self._started + index}" for index in range(missing)]
         self._started += missing
         return names
@@ -117,18 +139,34 @@ class SamplerPool:
         self._watchers[name] = asyncio.create_task(self._watch(name, sampler))
 
     def lose(self, name: str, why: str) -> None:
-        """Take a sampler out and end its process; does nothing for one already out."""
+        """Take a sampler out and end its process; does nothing for one already out.
+
+        One that was leaving has left, whatever it died of.
+        """
         sampler = self._live.pop(name, None)
         if sampler is None:
             return
         self._watchers.pop(name).cancel()
         sampler.kill()
         self._ended(name)
-        self.book(name, why)
+        if name in self.leaving:
+            self.leaving.discard(name)
+            self.left.append((name, why))
+            self.joined.clear()
+            self.changed.set()
+        else:
+            self.book(name, why)
+
+    def leave(self, name: str) -> None:
+        """Replace a sampler that is up and will soon be lost; `lose` is its end."""
+        self.leaving.add(name)
+        self._wanted = max(self._count, self._wanted - 1)
+        self.changed.set()
 
     def book(self, name: str, why: str) -> None:
         """Count a sampler as lost that is in the pool no more, or never was."""
         self.lost.append((name, why))
+        self._wanted = max(self._count, self._wanted - 1)
         self.joined.clear()
         self.changed.set()
 

@@ -54,6 +54,10 @@ class Supervision:
         if role_of(name) == "sampler":
             self._state.pool.lose(name, why)
 
+    def node(self, name: str) -> str:
+        """Id of the node on which a process was when it answered last; empty: it never did."""
+        return self._heartbeats.nodes.get(name, "")
+
     def book_loss(self, name: str) -> None:
         """Remember on which machine a process was lost."""
         node = self._heartbeats.nodes.pop(name, None)

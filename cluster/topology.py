@@ -20,6 +20,7 @@ from cluster.director import follow, start_warmstart
 from cluster.gang import together
 from cluster.heart import HEART, WRITING
 from cluster.hub import start_hub
+from cluster.nodes import here
 from cluster.placing import Placing
 from cluster.processes import environment, named, ready
 from cluster.progress import Progress
@@ -150,7 +151,7 @@ class Topology:
     async def start_others(self) -> None:
         """Start the buffer, the learner's ranks (yet empty) and the rollout workers at once."""
         await self._start_executors()
-        shards = start_buffer(self._config, self._run_dir, self._options())
+        shards = start_buffer(self._config, self._run_dir, self._options(here()))
         self._shards = shards
         self.buffer = shards[0] if len(shards) == 1 else ShardedBuffer(shards)
         self.ranks = [self._start_rank(*each) for each in enumerate(await self.placing.gang())]

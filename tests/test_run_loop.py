@@ -47,6 +47,7 @@ class Remote:
 class Sampler:
     def __init__(self, name):
         self.name, self.dead = name, asyncio.Event()
+        self.told = []  # a test may set the list of events here
 
     async def watch(self):
         await self.dead.wait()
@@ -59,10 +60,13 @@ class Sampler:
         return 8, False
 
     async def beat(self):
-        return "node"
+        return f"node of {self.name}"
+
+    async def leave(self, grace_s):
+        self.told.append(f"leave {self.name} in {grace_s:g} s")
 
     def kill(self):
-        pass
+        self.told.append(f"kill {self.name}")
 
 
 class Rank:
@@ -217,6 +221,15 @@ class Placing:
 
     def __init__(self):
         self.released = []
+        self.leaving = {}
+        self.free = 0
+
+    def going(self):
+        return dict(self.leaving)
+
+    def room(self):
+        free, self.free = self.free, 0
+        return free
 
     def release(self, name):
         self.released.append(name)
@@ -301,7 +314,7 @@ def _run(tmp_path, *, rank=None, workers=None, meanwhile=None, **settings):
         {
             "run": {"name": "r", "dir": str(tmp_path)},
             "buffer": {"max_lag": chosen["max_lag"]},
-            "sampler": {"count": chosen["samplers"]},
+            "sampler": {"count": chosen["samplers"], "max": chosen.get("most")},
             "weights": {"overlap": chosen["overlap"]},
             "train": {
                 "steps": chosen["steps"],

@@ -10,9 +10,10 @@ import types
 import pytest
 import torch
 
+from actors.resend import join
 from cluster.two_phases import SamplersClient
 from wfr.config import TinyModelConfig, parse_config
-from wfr.protocols import SamplersLostError, SamplingRequest, TransferGroup
+from wfr.protocols import PeerLostError, SamplersLostError, SamplingRequest, TransferGroup
 
 pytestmark = pytest.mark.engine
 
@@ -338,3 +339,40 @@ def test_a_stop_string_is_kept_in_the_token_ids(rig):
         assert text.endswith(("</tool>", tokenizer.eos_token))
     else:
         assert "</tool>" not in text
+
+
+def test_a_sampler_that_leaves_gives_back_what_it_has_and_another_goes_on(rig):
+    """The rest of the turn, sampled from those very tokens, agrees with one uncut replay."""
+    _publish(rig, 1, 1)
+    request = SamplingRequest(PROMPT, 400, (), 1.0, seed=3)
+
+    async def cut():
+        asked = asyncio.create_task(rig.sampler.sample(request))
+        short = SamplingRequest(PROMPT, 20, (), 1.0, seed=4)
+        await rig.sampler.sample(short)  # meanwhile the other one gets on
+        await rig.sampler.leave(0.0)
+        assert asked.done()
+        with pytest.raises(PeerLostError, match="leaving"):
+            await rig.sampler.sample(short)
+        return asked.result()
+
+    first = rig.run(cut())
+    rig.sampler._leaving = False  # now it is another one
+    assert first.finish_reason == "abort"
+    assert 0 < len(first.tokens) == len(first.logprob) < 400
+    rest = SamplingRequest([*PROMPT, *first.tokens.tolist()], 30, (), 1.0)
+    whole = join(first, rig.run(rig.sampler.sample(rest)))
+    assert _agrees(whole, _replay(rig.models, PROMPT, whole))
+
+
+def test_a_sampler_that_leaves_lets_turns_end_in_the_time_they_have(rig):
+    async def leave():
+        request = SamplingRequest(PROMPT, 40, (), 1.0, seed=11)
+        asked = asyncio.create_task(rig.sampler.sample(request))
+        await asyncio.sleep(0)
+        await rig.sampler.leave(60.0)
+        return asked.result()
+
+    sample = rig.run(leave())
+    rig.sampler._leaving = False
+    assert sample.finish_reason in ("length", "stop")

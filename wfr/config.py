@@ -118,6 +118,9 @@ class SamplerConfig(Section):
     """The vLLM engines."""
 
     count: int = Field(1, ge=1)
+    max: int | None = Field(None, ge=1)
+    """Most samplers: machines that join the cluster during the run get some, up to so many; none:
+    `count`, which are kept whatever joins."""
     tensor_parallel: int = Field(1, ge=1)
     max_num_seqs: int = Field(128, ge=1)
     kv_cache_gib: int = Field(1, ge=1)
@@ -132,6 +135,19 @@ class SamplerConfig(Section):
     """How long one weight transfer may take before the sampler counts as dead."""
     threads: int = Field(1, ge=1)
     """CPU threads of one engine."""
+
+    @property
+    def most(self) -> int:
+        """Samplers at most."""
+        return self.max or self.count
+
+    @model_validator(mode="after")
+    def _room_to_grow(self) -> Self:
+        if self.most < self.count:
+            raise ValueError(
+                f"max={self.max} is below count={self.count}; raise it, or leave it out"
+            )
+        return self
 
 
 class RolloutConfig(Section):

@@ -87,7 +87,8 @@ class Sample:
         tokens: int32 [n], those of the stop string included.
         logprob: float32 [n], log-probabilities under the distribution that was sampled from.
         spans: weight versions over [0, n), in order, without gaps.
-        finish_reason: `stop` or `length`.
+        finish_reason: `stop`, `length`, or `abort` where its sampler leaves before the end: the
+            rest is another one's to sample.
     """
 
     tokens: np.ndarray

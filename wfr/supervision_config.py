@@ -24,6 +24,9 @@ class SupervisionConfig(Section):
     episode_retries: int = Field(8, ge=0)
     """How often an episode is run again that no sampler or no sandbox could be had for; these do
     not count against `rollout.episode_retries`."""
+    leave_s: float = Field(20.0, ge=0)
+    """On a machine that was told to go, turns that are being sampled have so long to end by
+    themselves, and half of the notice at most; then they go on elsewhere from where they are."""
     stall_s: float = Field(300.0, gt=0)
     """Without a step for so long the run says who waits for whom."""
     restart_s: float | None = Field(None, gt=0)
