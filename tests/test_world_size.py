@@ -14,15 +14,15 @@ from wfr.config import TinyModelConfig, parse_config
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 CASES = {
-    **{f"zero {stage}": {"zero_stage": stage} for stage in range(4)},
+    **{f"zero {stage}": {"zero_stage": stage} for stage in (0, 2, 3)},  # 1 is read as of 2
     "zero 3, offload": {"zero_stage": 3, "offload_optimizer": True, "offload_parameters": True},
-    **{f"zero {stage}, bfloat16": {"zero_stage": stage, "dtype": "bfloat16"} for stage in (0, 3)},
+    "zero 3, bfloat16": {"zero_stage": 3, "dtype": "bfloat16"},
     "zero 2, lora": {"zero_stage": 2, "lora": {"rank": 4}},
 }
 OTHER = {0: 3, 1: 2, 2: 1, 3: 0}
 """The stage that a checkpoint of each stage is read under by other ranks."""
 TOLERANCE = 1e-5
-"""Absolute, of weights after two more steps at learning rate 1e-3: with other ranks gradients are
+"""Absolute, of weights after another step at learning rate 1e-3: with other ranks gradients are
 summed in another order, and Adam divides by their size. Masters and moments are read exactly."""
 
 
@@ -31,7 +31,7 @@ def _config(ranks, settings):
         **{"ranks": ranks, "lr": 1e-3, "max_tokens": 256, "minibatches": 1},
         **{"schedule": "cosine", "warmup_steps": 2, **settings},
     }
-    return parse_config({"model": {"max_length": 96}, "learner": learner, "train": {"steps": 4}})
+    return parse_config({"model": {"max_length": 96}, "learner": learner, "train": {"steps": 3}})
 
 
 def _changed(settings):
@@ -52,8 +52,8 @@ def _life(rank, ranks, director, port, out):
         learner = _learner(Learner, _config(ranks, case), **settings)
         _steps(learner, 0, 2)
         learner.save(f"{out}/{name}/{ranks}/2", {})
-        _steps(learner, 2, 4)
-        learner.save(f"{out}/{name}/{ranks}/4", {})
+        _steps(learner, 2, 3)
+        learner.save(f"{out}/{name}/{ranks}/3", {})
         learner._engine._engine.destroy()
         other = f"{out}/{name}/{3 - ranks}/2"
         if ranks == 2:  # those of one rank are there
@@ -82,7 +82,7 @@ def _go_on(learner, checkpoint, name):
     learner.restore(checkpoint)
     if name == "other stage":
         learner.save(f"{checkpoint}, {name}, again", {})
-    _steps(learner, 2, 4)
+    _steps(learner, 2, 3)
     learner.save(f"{checkpoint}, {name}", {})
     learner._engine._engine.destroy()
 
@@ -144,7 +144,7 @@ VARIANTS = [(n, s) for n, c in CASES.items() for s in ("same stage", "other stag
 @pytest.mark.parametrize(("name", "stage"), VARIANTS)
 def test_other_ranks_go_on_as_those_before_would_have(written, name, ranks, stage):
     directory = written / name / str(ranks)
-    expected, start = _weights(directory / "4"), _weights(directory / "2")
+    expected, start = _weights(directory / "3"), _weights(directory / "2")
     went_on = _weights(directory / f"2, {stage}")
     tolerance = 2**-8 if "bfloat16" in name else TOLERANCE
     for key, tensor in expected.items():
