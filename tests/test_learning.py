@@ -56,7 +56,7 @@ def test_the_synchronous_system_is_the_same_file_with_one_other_number(quickstar
         f"model.path={base}",
         "run.seed=5",
         "buffer.max_lag=0",
-        "train.steps=40",
+        "train.steps=24",
     )
     assert summary["max_lag_seen"] == 0
     assert summary["em_before"] == pytest.approx(asynchronous["em_before"], abs=0.02)

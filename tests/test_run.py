@@ -274,6 +274,7 @@ def test_frozen_processes_are_ended_and_replaced(start, director):
     assert _nothing_is_left(process) is True
 
 
+@pytest.mark.soak
 def test_a_killed_learner_restarts_from_its_checkpoint_and_the_run_goes_on(start, director):
     """Its samplers and workers stay; the steps since the checkpoint are taken again."""
     from wfr.audit import audit
