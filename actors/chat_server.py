@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from actors.scratch import Scratch
+
 
 class ChatServer:
     """vLLM's own application around one engine; whoever hosts it does the listening."""
@@ -24,7 +26,9 @@ class ChatServer:
         args = AsyncEngineArgs(model=model, disable_log_stats=True, **{**cpu, **engine})
         self._model = model
         self._name = name or model
-        self._engine = AsyncLLM.from_engine_args(args)
+        self._scratch = Scratch("wfr-chat-")
+        with self._scratch.for_children():
+            self._engine = AsyncLLM.from_engine_args(args)
 
     async def asgi(self) -> Any:
         """The application; it answers `/v1/chat/completions`, `/v1/models` and `/health`."""
@@ -49,3 +53,4 @@ class ChatServer:
     def shutdown(self) -> None:
         """Stop the engine and its processes."""
         self._engine.shutdown()
+        self._scratch.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from actors.engine_death import alive
 from actors.places import Places
 from actors.resend import sample_whole
 from actors.sampling_params import sampling_params
+from actors.scratch import Scratch
 from wfr.config import Config
 from wfr.protocols import PeerLostError, Sample, SamplingRequest
 from wfr.trajectory import VersionSpan
@@ -52,11 +52,9 @@ class Sampler:
             args |= {"enforce_eager": True, "block_size": _CPU_BLOCK}
         else:
             args["gpu_memory_utilization"] = settings.gpu_memory_utilization
-        # vLLM's sockets would stay in /tmp when this process is killed: see `warm_up`.
-        self._sockets = tempfile.TemporaryDirectory(prefix="wfr-sampler-")
-        os.environ["VLLM_RPC_BASE_PATH"] = self._sockets.name
-        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
-        del os.environ["VLLM_RPC_BASE_PATH"]
+        self._scratch = Scratch("wfr-sampler-")
+        with self._scratch.for_children():
+            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
         self._version = version
         self._epoch = 0
         self._paused = False
@@ -69,13 +67,9 @@ class Sampler:
         self._places = Places(settings.max_num_seqs)
 
     async def warm_up(self, tokens: Sequence[int]) -> None:
-        """Label the weights and sample once, so that no later request pays for the first one.
-
-        By then the engine's processes have met, and nobody looks for their sockets' files again.
-        """
+        """Label the weights and sample once, so that no later request pays for the first one."""
         await self._engine.update_weight_version(str(self._version))
         await self.sample(SamplingRequest(tokens, 2, (), 1.0))
-        self._sockets.cleanup()
 
     async def sample(self, request: SamplingRequest) -> Sample:
         """Sample one continuation; it may span weight updates, and its spans say where.
@@ -196,6 +190,7 @@ class Sampler:
     def shutdown(self) -> None:
         """Stop the engine and its processes."""
         self._engine.shutdown()
+        self._scratch.close()
 
     def _stay(self) -> None:
         if self._leaving:

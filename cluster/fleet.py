@@ -123,6 +123,28 @@ class Fleet:
             self._state.pool.joined.set()
         return True
 
+    async def assemble(self) -> None:
+        """Join all samplers for the first time; where one is lost over it, its place is refilled.
+
+        Raises:
+            PublishError: they could not be joined, although none of them was lost.
+            StartError: another one did not come up.
+        """
+        pool = self._state.pool
+        while True:
+            known = len(pool.lost)
+            try:
+                async with self.weights:
+                    await self.join()
+            except PublishError as error:
+                if not error.lost and len(pool.lost) == known:
+                    raise
+                self._blame(error)
+            if self.joined:
+                return
+            self._spend(len(pool.lost) - known)
+            await pool.refill()
+
     async def see_off(self, name: str, why: str, grace_s: float, limit_s: float) -> None:
         """Let a sampler leave: its episodes move on, with what has been sampled of their turns.
 

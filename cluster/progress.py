@@ -49,7 +49,7 @@ class Progress:
 
     def warmstart(self, step: int, steps: int, loss: float) -> None:
         """Follow the supervised warm start."""
-        self._advance("warm start", step, steps, f"loss {loss:.3f}")
+        self._advance("warm start", step, steps, f"loss {loss:.3f}" if step else "")
 
     def step(self, record: Mapping[str, Any], steps: int) -> None:
         """Follow one optimizer step, whose record was observed."""

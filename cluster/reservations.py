@@ -51,6 +51,9 @@ class Reservations:
             taken["num_gpus"] = demand.gpus
         if not demand.counted:
             free = taken | ({"label_selector": labels} if labels else {})
+            if demand.processes == 1:
+                # Otherwise Ray may put all samplers on one machine, and all are lost with it.
+                free["scheduling_strategy"] = "SPREAD"
             return [dict(free) for _ in range(demand.processes)]
         group = placement_group(
             [_bundle(demand)] * demand.processes,

@@ -183,11 +183,11 @@ class Run:
             await asyncio.wait(workers, timeout=_LAST_WORK_S)
         ledger = await self._topology.buffer.ledger()
         cut = await asyncio.gather(*(w.unreported_tokens() for w in self._topology.workers))
+        await self._last_checkpoint()
         scores = {}
         if not self._paused:  # an evaluation would ask executors
             after = await self._evaluating.evaluate("after") if self._state.tally.steps else before
             scores = evaluations(before, after)
-        await self._last_checkpoint()
         if scores and self._state.tally.steps:
             await self._evaluating.prefer({"version": self._state.version, **after})
         used = executor_record(await self._executors.look(always=True))
@@ -224,8 +224,7 @@ class Run:
         await self._topology.load_learner(checkpoint=str(checkpoint) if checkpoint else None)
         if resumption is not None:
             await self._catch_up(resumption.recovery)
-        async with self._fleet.weights:
-            await self._fleet.join()
+        await self._fleet.assemble()
 
     async def _catch_up(self, recovery: Recovery) -> None:
         """Repeat the steps since the checkpoint, and let the buffer go on where it was."""
@@ -258,7 +257,12 @@ class Run:
         return due
 
     async def _last_checkpoint(self) -> None:
-        """The checkpoint that ends the run, on new ranks if the old ones die over it."""
+        """The checkpoint that ends the run, on new ranks if the old ones die over it.
+
+        None where the run has gone on from that very one, and has nothing to add.
+        """
+        if self._resumption and self._resumption.recovery.checkpoint == self._state.version:
+            return
         try:
             await self._saving.last()
         except LearnerLostError as error:

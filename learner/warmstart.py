@@ -51,6 +51,13 @@ class WarmstartResult:
     tokens: int
     seconds: float
 
+    def __str__(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.steps} steps, {self.tokens} tokens, loss {self.loss:.3f},"
+            f" {self.seconds:.0f} s: {self.path}"
+        )
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Batch:

@@ -33,9 +33,9 @@ def files(machines: Machines, mapped: Iterable[str]) -> list[str]:
 
 
 def processes(machines: Machines) -> list[str]:
-    """The processes of roles that have not ended in time."""
+    """The processes of roles, and those that no raylet has any more, that do not end in time."""
     roles = [process for role in ROLES for process in machines.of_role(role)]
-    _, alive = psutil.wait_procs(roles, timeout=_END_S)
+    _, alive = psutil.wait_procs({*roles, *machines.orphans()}, timeout=_END_S)
     return [f"process {process.pid}: {process.name()}" for process in alive]
 
 

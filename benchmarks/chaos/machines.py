@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import subprocess
@@ -96,6 +97,15 @@ class Machines:
     def of_role(self, role: str) -> list[psutil.Process]:
         """The processes of a role, by pid."""
         return self.processes(ROLES[role])
+
+    def orphans(self) -> list[psutil.Process]:
+        """Everything alive that does not descend from `ray start` of a machine."""
+        trees = set()
+        for started in self._started:
+            with contextlib.suppress(psutil.Error):
+                root = psutil.Process(started.pid)
+                trees |= {root, *root.children(recursive=True)}
+        return [process for process in self.processes() if process not in trees]
 
     def raylet(self, machine: int) -> psutil.Process | None:
         """The raylet itself, where there is one."""
