@@ -233,6 +233,7 @@ class Rollout:
                 self._environment.stop,
                 self._limits.temperature,
                 self._limits.top_p,
+                position=len(recorder),
             )
             with self._clock.within("sampler"):
                 sample = await self._sample(request)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import itertools
 import math
 import re
 import zlib
@@ -294,12 +293,12 @@ class RolloutWorker:
     ) -> Trajectory:
         training = not episode.group_id.startswith(_EVALUATION)
         priority = int(episode.group_id) if training else _AFTER_ALL if last else 0
-        requests = itertools.count()  # two contexts of an episode may hold the same tokens
+        seeded = self._config.run.deterministic or not training
 
         async def sample(request: SamplingRequest) -> Sample:
             request = dataclasses.replace(request, priority=priority)
-            if not training and request.temperature > 0:
-                place = f"{self._config.run.seed}/{episode}/{next(requests)}"
+            if seeded and request.temperature > 0:
+                place = f"{self._config.run.seed}/{episode}/{request.position}"
                 request = dataclasses.replace(request, seed=zlib.crc32(place.encode()))
             sample = await self._router.sample(str(episode), request)
             if training:

@@ -80,6 +80,10 @@ def test_wrong_value_is_named_with_what_is_allowed(values, words):
         ({"learner": {"max_tokens": 64}}, ("learner.max_tokens=64", "model.max_length=1024")),
         ({"tasks": {"path": "x"}}, ("tasks.path='x'", "lookup_world")),
         ({"tasks": {"format": "gsm8k"}}, ("gsm8k", "needs tasks.path")),
+        (
+            {"run": {"deterministic": True}, "sampler": {"max_num_seqs": 1}},
+            ("run.deterministic=true", "buffer.max_lag: 0", "sampler.prefix_cache: False"),
+        ),
     ],
 )
 def test_contradiction_names_both_sides(values, words):

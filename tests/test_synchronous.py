@@ -1,22 +1,22 @@
-"""`max_lag: 0` is the synchronous system: bit for bit what a plain loop learns from its samples.
+"""`max_lag: 0` is the synchronous system, and `run.deterministic` makes it repeatable.
 
-The loop trains on the samples that the run has recorded, all of which the run's engine drew from
-the weights of the very version that consumes them.
+A plain loop trains on the samples that the run has recorded, all of which the run's engine drew
+from the weights of the very version that consumes them, and learns the same, bit for bit. So does
+the same run when all of it is killed twice on its way.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+
+from tests.run_process import RunProcess
 
 pytestmark = [pytest.mark.engine, pytest.mark.soak, pytest.mark.timeout(900)]
 
 CONFIG = """
-run: {name: run, dir: RUNS}
+run: {name: run, dir: RUNS, deterministic: true}
 model: {max_length: 512}
 tasks: {eval_tasks: 6}
 environment:
@@ -27,11 +27,12 @@ environment:
   max_turn_tokens: 24
   observation_chars: 300
 warmstart: {steps: 30, batch: 8}
-rollout: {group_size: 4}
+sampler: {max_num_seqs: 1, prefix_cache: false}
+rollout: {group_size: 4, workers: 2}
 buffer: {max_lag: 0}
 objective: {kl_coef: 0.0, entropy_coef: 0.01}
 learner: {lr: 1.0e-3, max_tokens: 65536, grad_clip: 1.0e+6}
-train: {steps: 5, groups_per_batch: 4}
+train: {steps: 5, groups_per_batch: 2, checkpoint_every: 2}
 """
 
 
@@ -94,22 +95,32 @@ def plain_loop(config, base, batches):
     return steps, model.state_dict()
 
 
-def test_five_steps_without_lag_are_those_of_a_plain_loop(tmp_path):
-    import torch
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The directory of a run that nobody has interrupted."""
+    process = RunProcess(tmp_path_factory.mktemp("whole"), CONFIG)
+    try:
+        assert process.end() == 0, process.output()
+    finally:
+        process.clean_up()
+    return process.run
+
+
+def weights_of(checkpoint):
     from safetensors.torch import load_file
+
+    return load_file(checkpoint / "model.safetensors")
+
+
+def test_five_steps_without_lag_are_those_of_a_plain_loop(whole):
+    import torch
 
     from wfr.columns import view
     from wfr.config import load_config
     from wfr.recording import Recording
 
-    path = tmp_path / "config.yaml"
-    path.write_text(CONFIG.replace("RUNS", str(tmp_path)))
-    command = [sys.executable, "-m", "cluster.cli", "train", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-    run = tmp_path / "run"
-    batches = Recording(run).batches(4, 2)
+    run, path = whole, whole.parent / "config.yaml"
+    batches = Recording(run).batches(2, 2)
     assert [batch.version for batch in batches] == [0, 1, 2, 3, 4]
     for batch in batches:
         versions = {v for g in batch.groups for t in view(g).trajectories for v in t.oldest}
@@ -120,7 +131,26 @@ def test_five_steps_without_lag_are_those_of_a_plain_loop(tmp_path):
     recorded = [record for record in records if record["kind"] == "step"]
     for step, record in zip(steps, recorded, strict=True):
         assert {key: record[key] for key in step} == step
-    final = load_file(run / "checkpoints" / "5" / "model.safetensors")
-    base = load_file(run / "base" / "model.safetensors")
+    final, base = weights_of(run / "checkpoints" / "5"), weights_of(run / "base")
     assert all(torch.equal(final[name], weights[name]) for name in final)
     assert any(not torch.equal(final[name], base[name]) for name in final)
+
+
+def test_a_run_that_is_killed_ends_with_the_weights_of_one_that_is_not(whole, tmp_path):
+    """Killed between two checkpoints, and once more after it has gone on."""
+    import torch
+
+    for until in (3, 4):
+        resumed = ("--resume",) if until > 3 else ()
+        process = RunProcess(tmp_path, CONFIG, *resumed)
+        try:
+            process.until_step(until)
+        finally:
+            process.clean_up()
+    process = RunProcess(tmp_path, CONFIG, "--resume")
+    try:
+        assert process.end() == 0, process.output()
+    finally:
+        process.clean_up()
+    killed, unharmed = (weights_of(run / "checkpoints" / "5") for run in (process.run, whole))
+    assert all(torch.equal(killed[name], unharmed[name]) for name in unharmed)

@@ -64,7 +64,7 @@ class Buffer(ReplayBuffer):
         return await super().add(group_id, ref, meta)
 
 
-def worker(sampler=None, environments=None, journal=None, **sections):
+def worker(sampler=None, /, environments=None, journal=None, **sections):
     """A worker with one fake sampler; `environments` is consumed one per attempt."""
     sections = {"rollout": {"group_size": 2}, **sections}
     made = iter(environments or ())
@@ -554,6 +554,21 @@ def test_two_equal_contexts_of_an_episode_are_sampled_with_different_seeds():
     _, one, two = sampler.requests
     assert list(one.tokens) == list(two.tokens)
     assert one.seed != two.seed
+
+
+def test_a_deterministic_run_samples_with_seeds_that_its_episodes_have_and_no_two_share():
+    """Training else leaves them to the engine."""
+
+    def asked(name, deterministic):
+        sampler, one = FakeSampler(two_turns), {"max_num_seqs": 1, "prefix_cache": False}
+        run = {"name": name, "deterministic": deterministic}
+        play_groups(worker(sampler, run=run, sampler=one, buffer={"max_lag": 0}), 2)
+        return {request.seed for request in sampler.requests}, len(sampler.requests)
+
+    seeds, requests = asked("r", True)
+    assert len(seeds) == requests == 2 * 2 * 2
+    assert asked("other", True) == (seeds, requests)
+    assert asked("r", False) == ({None}, requests)
 
 
 def test_evaluation_is_no_training():

@@ -43,6 +43,9 @@ class RunConfig(Section):
     """Directory that holds runs."""
     seed: int = Field(1, ge=0)
     """Seed of everything that is drawn: tasks, world, weights, sampling."""
+    deterministic: bool = False
+    """On a CPU the same configuration always gives the same weights, however often the run is
+    interrupted, if its executors answer alike. It samples one turn at a time."""
     restarts: int = Field(3, ge=0)
     """How often the run goes on by itself, as with --resume, after it has lost a process that
     nothing replaces while it runs, such as the buffer."""
@@ -342,6 +345,23 @@ class Config(Section):
             raise ValueError(
                 f"buffer.min_scored={buffer.min_scored} is above rollout.group_size="
                 f"{self.rollout.group_size}: no group could ever be trained on"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _deterministic_is_serial(self) -> Self:
+        needed = {
+            "buffer.max_lag": (self.buffer.max_lag, 0),
+            "buffer.stragglers": (self.buffer.stragglers, "wait"),
+            "sampler.count": (self.sampler.count, 1),
+            "sampler.max_num_seqs": (self.sampler.max_num_seqs, 1),
+            "sampler.prefix_cache": (self.sampler.prefix_cache, False),
+        }
+        wrong = [f"{key}: {want}" for key, (value, want) in needed.items() if value != want]
+        if self.run.deterministic and wrong:
+            raise ValueError(
+                "run.deterministic=true, but what is sampled would depend on when; set "
+                + ", ".join(wrong)
             )
         return self
 

@@ -68,6 +68,8 @@ class SamplingRequest:
     """Token ids [m] to continue by at most `max_tokens` further ones, or until a stop string.
 
     Where an engine has more requests than places, the smallest `priority` is served first.
+    `position` tells the requests of an episode apart: tokens of it before this request, those of
+    contexts that have ended included.
     """
 
     tokens: Sequence[int]
@@ -77,6 +79,7 @@ class SamplingRequest:
     top_p: float = 1.0
     seed: int | None = None
     priority: int = 0
+    position: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
