@@ -127,19 +127,24 @@ class Fleet:
         """Join all samplers for the first time; where one is lost over it, its place is refilled.
 
         Raises:
-            PublishError: they could not be joined, although none of them was lost.
+            PublishError: they could not be joined twice, although none of them was lost.
             StartError: another one did not come up.
         """
-        pool = self._state.pool
+        pool, again = self._state.pool, False
         while True:
             known = len(pool.lost)
             try:
                 async with self.weights:
                     await self.join()
             except PublishError as error:
-                if not error.lost and len(pool.lost) == known:
+                if error.lost or len(pool.lost) > known:
+                    self._blame(error)
+                elif again:
                     raise
-                self._blame(error)
+                else:  # one may have been cut off for a moment
+                    self._state.progress.note(f"{gist(error)}; trying once more")
+                    again = True
+                    continue
             if self.joined:
                 return
             self._spend(len(pool.lost) - known)

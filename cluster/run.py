@@ -122,7 +122,7 @@ class Run:
             summary |= {"status": "stopped" if stopped else "done", **outcome}
         except _StoppedError:
             summary["status"] = "stopped"
-        except (PeerLostError, HubLostError) as error:
+        except (PeerLostError, HubLostError, LearnerLostError) as error:
             summary["reason"] = (
                 f"a process that the run cannot do without has died: {gist(error)} "
                 f"See {self._state.logs}."
@@ -298,7 +298,6 @@ _ENDING = (
     BackendConfigError,
     RepeatedRefusalError,
     UnknownScoreError,
-    LearnerLostError,
     RecoveryError,
 )
 _LAST_WORK_S = 10.0
