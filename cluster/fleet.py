@@ -33,6 +33,7 @@ class Fleet:
         self._state = state
         self._book_loss = book_loss
         self._joined: Mapping[str, Remote] | None = None
+        self._noted = 0  # of the losses in the pool
         self.weights = asyncio.Lock()
         self.phases: dict[str, float] = {}
         self.publishing = PhaseClock("steps")
@@ -147,7 +148,7 @@ class Fleet:
                     continue
             if self.joined:
                 return
-            self._spend(len(pool.lost) - known)
+            self._spend(self._note_losses())
             await pool.refill()
 
     async def see_off(self, name: str, why: str, grace_s: float, limit_s: float) -> None:
@@ -180,21 +181,25 @@ class Fleet:
         Raises:
             RunFailedError: the budget of losses is spent.
         """
-        booked, failed = 0, False
+        failed = False
         pool = self._state.pool
         while True:
             self.mending.enter("starting" if pool.starting else "losses")
             await pool.changed.wait()
             pool.changed.clear()
-            fresh = pool.lost[booked:]
-            booked += len(fresh)
-            for name, why in fresh:
-                note = f"{name} is lost ({why}); its episodes move on, a new one starts"
-                self._state.progress.note(note)
-                self._book_loss(name)
-            self._spend(len(fresh) or failed)
+            self._spend(self._note_losses() or failed)
             pool.begin()
             failed = await self._mend_join()
+
+    def _note_losses(self) -> int:
+        """Say which samplers were lost since the last call; returns how many."""
+        fresh = self._state.pool.lost[self._noted :]
+        self._noted += len(fresh)
+        for name, why in fresh:
+            note = f"{name} is lost ({why}); its episodes move on, a new one starts"
+            self._state.progress.note(note)
+            self._book_loss(name)
+        return len(fresh)
 
     def _spend(self, losses: int) -> None:
         """Book losses, of which one may be that nobody knows who made joining fail."""

@@ -571,6 +571,73 @@ def test_samplers_that_keep_dying_end_the_run(tmp_path):
     assert summary["reason"] == str(error)
 
 
+class EarlyRank(Rank):
+    """A rank whose first publications, before any step, fail with `early` in turn."""
+
+    def __init__(self, events, *early):
+        super().__init__(events)
+        self.early = list(early)
+
+    async def publish(self):
+        if self.early:
+            raise self.early.pop(0)
+        return await super().publish()
+
+
+def test_a_sampler_that_is_lost_over_the_first_join_is_replaced_before_the_run_begins(tmp_path):
+    fault = PublishError("version 0: sampler-0 died", {"sampler-0": "died"})
+    events, summary, error = _run(tmp_path, rank=lambda e: EarlyRank(e, fault))
+    assert error is None
+    assert (summary["steps"], summary["samplers_lost"]) == (3, ["sampler-0: died"])
+    assert events[:5] == [
+        "load 0",
+        "connect sampler-0",
+        "connect sampler-1",
+        "publish 0",
+        "workers know sampler-1",
+    ]
+
+
+def test_a_first_join_that_fails_without_a_loss_is_tried_twice(tmp_path):
+    fault = PublishError("2/3 clients joined")
+    events, summary, error = _run(tmp_path, rank=lambda e: EarlyRank(e, fault))
+    assert error is None
+    assert (summary["steps"], summary["samplers_lost"]) == (3, [])
+    assert events[:4] == ["load 0", "connect sampler-0", "connect sampler-0", "publish 0"]
+    events, summary, error = _run(tmp_path / "b", rank=lambda e: EarlyRank(e, fault, fault))
+    assert not isinstance(error, ProcessLostError)
+    assert summary["reason"] == str(error) == "2/3 clients joined"
+
+
+def test_samplers_that_keep_dying_over_the_first_join_end_the_run(tmp_path):
+    faults = [PublishError("no", {f"sampler-{number}": "died"}) for number in range(9)]
+    _, summary, error = _run(tmp_path, rank=lambda e: EarlyRank(e, *faults))
+    assert "4 samplers were lost without a step between them" in str(error)
+    assert summary["status"] == "failed"
+
+
+def test_a_learner_that_dies_over_the_first_join_costs_a_restart_and_not_the_run(tmp_path):
+    events, summary, error = _run(tmp_path, rank=lambda e: MortalRank(e, "connect"))
+    assert isinstance(error, ProcessLostError)
+    assert "the learner died" in summary["reason"]
+    assert events[-1] == "shut down"
+
+
+def test_the_last_checkpoint_is_whole_before_the_last_evaluation_begins(tmp_path):
+    """The evaluation can take long, and a run that is killed in it has all its steps."""
+    checkpoints = tmp_path / "r" / "checkpoints"
+
+    class Late(Worker):
+        async def evaluate(self, share, shares, spare=None):
+            seen.append([path.name for path in checkpoints.glob("[0-9]*")])
+            return await super().evaluate(share, shares, spare)
+
+    seen = []
+    _, _, error = _run(tmp_path, workers=[Late("w")])
+    assert error is None
+    assert seen == [[], ["3"]]
+
+
 def test_a_sampler_that_dies_between_publications_is_replaced(tmp_path):
     async def kill(run, topology):
         while "published 1" not in topology.events:
