@@ -140,8 +140,11 @@ class Fleet:
             except PublishError as error:
                 if error.lost or len(pool.lost) > known:
                     self._blame(error)
-                elif again:
+                elif again and not pool.adopted:
                     raise
+                elif again:  # it may be due to what they have been through
+                    pool.adopted = False
+                    self._blame(error)
                 else:  # one may have been cut off for a moment
                     self._state.progress.note(f"{gist(error)}; trying once more")
                     again = True

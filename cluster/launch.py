@@ -22,6 +22,7 @@ from cluster.progress import Progress
 from cluster.resume import fetch, find
 from cluster.run import Run
 from cluster.run_directory import RunDirectory
+from cluster.survivors import Survivors
 from cluster.topology import Topology
 from cluster.trackers import trackers
 from wfr.config import Config
@@ -54,18 +55,32 @@ def launch(
         UnfitError: machines of the cluster are not fit for it, or not alike.
     """
     left = config.run.restarts if recording is None else 0
-    while True:
-        try:
-            return _launch(
-                config, overwrite=overwrite, resume=resume, quiet=quiet, recording=recording
-            )
-        except ProcessLostError as error:
-            if not left:
-                raise
-            Progress(name=config.run.name, quiet=quiet).note(
-                f"{error} The run goes on from what it has left ({left} restarts to go)."
-            )
-            left, overwrite, resume = left - 1, False, True
+    survivors = Survivors()
+    try:
+        while True:
+            try:
+                return _launch(
+                    config,
+                    overwrite=overwrite,
+                    resume=resume,
+                    quiet=quiet,
+                    recording=recording,
+                    survivors=survivors if left else None,
+                )
+            except ProcessLostError as error:
+                if not left:
+                    raise
+                kept = len(survivors.samplers)
+                if not kept:
+                    ray.shutdown()  # it may be the one that has died
+                    survivors = Survivors()
+                Progress(name=config.run.name, quiet=quiet).note(
+                    f"{error} The run goes on from what it has left ({left} restarts to go)"
+                    + (f"; {kept} of its samplers are up." if kept else ".")
+                )
+                left, overwrite, resume = left - 1, False, True
+    finally:
+        ray.shutdown()
 
 
 def _launch(
@@ -75,6 +90,7 @@ def _launch(
     resume: bool,
     quiet: bool,
     recording: Recording | None,
+    survivors: Survivors | None,
 ) -> dict[str, Any]:
     batches = None
     if recording is not None:
@@ -92,21 +108,26 @@ def _launch(
         index_corpus(config, progress.note)
         following = ExitStack()
         directory.follow(following.enter_context(trackers(config, directory.path, progress.note)))
-        start_ray()
+        if not ray.is_initialized():
+            start_ray()
         try:
             if faults := explain(survey(config)):
                 raise UnfitError(faults)
-            topology = Topology(config, directory.path)
+            placing = survivors.placing if survivors is not None else None
+            topology = Topology(config, directory.path, placing)
             run: Run | OfflineRun
             if batches is None:
                 topology.placing.check()
                 registered = RunMetrics(registry)
-                run = Run(config, directory, topology, progress, registered, resumption)
+                run = Run(
+                    *(config, directory, topology, progress, registered),
+                    resumption=resumption,
+                    survivors=survivors,
+                )
             else:
                 run = OfflineRun(directory, topology, progress, batches)
             return asyncio.run(_supervised(run, progress))
         finally:
-            ray.shutdown()
             following.close()
             progress.close()
             if found is not None:

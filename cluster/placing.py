@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from cluster.nodes import cluster_nodes, draining_nodes, free_nodes
 from cluster.placement import Demand, MisfitError, demands, place, room
@@ -48,10 +48,14 @@ class Placing:
             place(self._wanted, cluster_nodes())
 
     async def prepare(self, *, learner: bool = True) -> None:
-        """Reserve places for the gang, which is hardest to place, and then for all samplers."""
+        """Reserve places for the gang, which is hardest to place, and then for all samplers.
+
+        Where some samplers have their places already, those that are missing get theirs one by one.
+        """
         if learner:
             self._ready["learner"] = await self._reserve(self._of("learner"))
-        names = [f"sampler-{index}" for index in range(self._samplers)]
+        taken = any(name.startswith("sampler-") for name in self._reservations.names)
+        names = [] if taken else [f"sampler-{index}" for index in range(self._samplers)]
         found = await asyncio.gather(*(self._reserve(self._of(name)) for name in names))
         self._ready |= dict(zip(names, found, strict=True))
 
@@ -91,9 +95,12 @@ class Placing:
         self._ready.pop(name, None)
         self._reservations.release(name)
 
-    def close(self) -> None:
-        """Give all places back."""
-        self._reservations.close()
+    def close(self, keep: Collection[str] = ()) -> None:
+        """Give all places back but those of `keep`."""
+        self._ready.clear()
+        for name in self._reservations.names:
+            if name not in keep:
+                self._reservations.release(name)
 
     def _of(self, name: str) -> Demand:
         return next(demand for demand in self._wanted if demand.name == name)

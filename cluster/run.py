@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.worker import RepeatedFailureError
@@ -40,6 +40,7 @@ from cluster.saving import Saving
 from cluster.step_report import StepReport
 from cluster.summary import evaluations, tallied, tokens
 from cluster.supervision import Supervision
+from cluster.survivors import Survivors
 from cluster.training import Step, Training
 from cluster.usage import MemoryMeter
 from cluster.waiting import Phase
@@ -72,12 +73,18 @@ class Run:
         progress: Progress,
         metrics: RunMetrics,
         resumption: Resumption | None = None,
+        survivors: Survivors | None = None,
     ) -> None:
-        """Run `config` on the machines that `topology` places roles on, from its start or on."""
+        """Run `config` on the machines that `topology` places roles on, from its start or on.
+
+        `survivors` are samplers of an attempt before, and those of this one should it start anew.
+        """
         self._config = config
         self._topology = topology
         self._progress = progress
         self._resumption = resumption
+        self._survivors = survivors
+        self._anew = False
         self._paused = ""
         self._state = RunState(config, directory, topology, progress, metrics)
         self._supervision = Supervision(self._state, self._loops)
@@ -127,6 +134,7 @@ class Run:
                 f"a process that the run cannot do without has died: {gist(error)} "
                 f"See {self._state.logs}."
             )
+            self._anew = True
             raise ProcessLostError(summary["reason"]) from error
         except ProcessLostError as error:
             summary["reason"] = str(error)
@@ -213,6 +221,8 @@ class Run:
         resumption = self._resumption
         await self._topology.find_director(resumed=resumption is not None)
         self._progress.phase(self._topology.starting)
+        if self._survivors is not None:
+            self._state.pool.adopt(self._survivors.take())
         await self._topology.placing.prepare()
         _, _, director = await asyncio.gather(
             self._state.pool.refill(),
@@ -272,8 +282,13 @@ class Run:
     async def _shutdown(self) -> None:
         self._progress.phase("shutting down")
         await self._saving.end()
+        kept: Collection[str] = ()
+        if self._anew and self._survivors is not None:
+            samplers, limit_s = self._state.pool.hand_over(), self._config.supervision.silent_s
+            await self._survivors.keep(samplers, self._topology.placing, limit_s)
+            kept = self._survivors.samplers.keys()
         await self._state.pool.shutdown()
-        await self._topology.shutdown()
+        await self._topology.shutdown(keep=kept)
 
     def _loops(self) -> Mapping[str, Phase]:
         """What the run's own loops are doing."""

@@ -34,6 +34,7 @@ class SamplerPool:
         lost: who died or was ended, and why, in order.
         left: who was told to leave, and why, in order.
         leaving: who is leaving; it is still up, and to be replaced.
+        adopted: whether some were up before the pool was made.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class SamplerPool:
         self.lost: list[tuple[str, str]] = []
         self.left: list[tuple[str, str]] = []
         self.leaving: set[str] = set()
+        self.adopted = False
         self.changed = asyncio.Event()
         self.joined = asyncio.Event()
 
@@ -78,6 +80,23 @@ class SamplerPool:
         """
         self._wanted = max(count, self._count)
         self.changed.set()
+
+    def adopt(self, samplers: Mapping[str, Remote]) -> None:
+        """Take in samplers that are up already, before any is started."""
+        self.adopted = bool(samplers)
+        for name, sampler in samplers.items():
+            self._started = max(self._started, 1 + int(name.rpartition("-")[2]))
+            self._admit(name, sampler)
+
+    def hand_over(self) -> Mapping[str, Remote]:
+        """Give away the samplers that are up and stay, as they are; those that leave are ended."""
+        for task in self._watchers.values():
+            task.cancel()
+        for name in self.leaving & self._live.keys():
+            self._live.pop(name).kill()
+            self._ended(name)
+        found, self._live = self._live, {}
+        return found
 
     async def refill(self) -> None:
         """Start what is missing, all at once, and keep those that came up.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +41,11 @@ if TYPE_CHECKING:
 class Topology:
     """Starts, finds and ends the processes of one run."""
 
-    def __init__(self, config: Config, run_dir: Path) -> None:
-        """Plan for `config`; nothing starts yet. Ray has to be initialised."""
+    def __init__(self, config: Config, run_dir: Path, placing: Placing | None = None) -> None:
+        """Plan for `config`; nothing starts yet. Ray has to be initialised.
+
+        `placing` is that of an earlier attempt, which has places already.
+        """
         self._config = config
         self._run_dir = run_dir
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -57,7 +60,7 @@ class Topology:
         self.hub: Remote
         self._served: ServedExecutor | None = None
         self._up: dict[str, Remote] = {}
-        self.placing = Placing(config, gpu=self._device == "cuda")
+        self.placing = placing or Placing(config, gpu=self._device == "cuda")
         self._shards: list[Remote] = []
 
     @property
@@ -68,8 +71,8 @@ class Topology:
     @property
     def starting(self) -> str:
         """What the start-up is about, for people."""
-        tiny = self._config.model.path is None
-        return "starting all processes" + (", warming up the tiny director" if tiny else "")
+        warms = self._warmstart is not None
+        return "starting all processes" + (", warming up the tiny director" if warms else "")
 
     async def find_director(self, *, resumed: bool = False) -> None:
         """Find the director's checkpoint, or make a blank tiny one for the engines to start from.
@@ -227,8 +230,11 @@ class Topology:
         await self.workers[index].update_samplers(dict(samplers))
         self._up[f"worker-{index}"] = self.workers[index]
 
-    async def shutdown(self) -> None:
-        """End every role in order; whatever does not answer is killed with Ray."""
+    async def shutdown(self, keep: Collection[str] = ()) -> None:
+        """End every role but the samplers in order; whatever does not answer is killed.
+
+        All places are given back but those of `keep`.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SHUTDOWN_S):
                 closing = [role.close() for role in (*self.workers, *self.ranks)]
@@ -237,7 +243,10 @@ class Topology:
                     await asyncio.gather(self.hub.close(), return_exceptions=True)
                 if self._served is not None:
                     await self._served.close()
-        self.placing.close()
+        hub = [self.hub] if hasattr(self, "hub") else []
+        for role in (*self.workers, *self.ranks, *self._shards, *hub):
+            role.kill()
+        self.placing.close(keep)
 
     async def _come_up(self, processes: Mapping[str, Remote]) -> None:
         """Wait until all of them have; those that took their names before are gone."""

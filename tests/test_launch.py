@@ -12,13 +12,16 @@ pytestmark = pytest.mark.engine  # launching imports ray
 
 @pytest.fixture
 def play(monkeypatch):
-    """Play launches that end as told; what each was asked."""
+    """Play launches that end as told, with `samplers` up each; what each was asked."""
 
-    def _play(*outcomes, restarts=2, **options):
-        asked = []
+    def _play(*outcomes, restarts=2, samplers=(), **options):
+        asked, left = [], list(samplers)
 
-        def once(config, *, overwrite, resume, quiet, recording):
+        def once(config, *, overwrite, resume, quiet, recording, survivors):
             asked.append((overwrite, resume))
+            took.append(survivors and survivors.take())
+            if survivors and (up := left.pop(0) if left else {}):
+                survivors.samplers = up
             outcome = outcomes[len(asked) - 1]
             if isinstance(outcome, Exception):
                 raise outcome
@@ -33,6 +36,8 @@ def play(monkeypatch):
         except RunFailedError as error:
             return error, asked
 
+    took = []
+    _play.took = took
     return _play
 
 
@@ -47,6 +52,12 @@ def test_it_gives_up_in_the_end(play):
     lost = [ProcessLostError(f"the buffer died, {n}") for n in range(3)]
     result, asked = play(*lost)
     assert (str(result), len(asked)) == ("the buffer died, 2", 3)
+
+
+def test_samplers_that_are_up_are_taken_over_unless_it_was_the_last_attempt(play):
+    lost = ProcessLostError("the buffer died")
+    play(lost, lost, {"status": "done"}, samplers=[{"sampler-0": 1}, {}])
+    assert play.took == [{}, {"sampler-0": 1}, None]
 
 
 def test_other_failures_are_no_lost_process(play):

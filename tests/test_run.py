@@ -301,15 +301,18 @@ def test_lora_trains_publishes_merged_weights_and_resumes(start, director):
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_a_killed_buffer_loses_nothing(start, director):
-    """The run starts its processes anew and goes on from checkpoint, ledger and journal."""
+    """The run goes on from checkpoint, ledger and journal: all processes are new but the engine."""
     from wfr.audit import audit
 
     process = start(f"model.path={director}", "train.steps=7", "train.checkpoint_every=2")
     process.until_step(3)
+    engine, worker = process.only("VLLM::EngineCore"), process.only("ray::HostedWorker")
     process.only("ray::HostedBuffer").kill()
     process.until_step(5)
+    assert process.only("VLLM::EngineCore") == engine
+    assert not worker.is_running()
     assert process.end() == 0, process.output()
-    assert "goes on from what it has left" in process.output()
+    assert "goes on from what it has left (3 restarts to go); 1 of its samplers" in process.output()
     report = audit(process.run)
     assert report.violations == []
     assert report.ledger.groups_consumed == 7 * 4

@@ -17,6 +17,7 @@ from cluster.gang import LearnerLostError, together
 from cluster.progress import Progress
 from cluster.run import Run
 from cluster.run_directory import RunDirectory
+from cluster.survivors import Survivors
 from wfr.backends.base import BackendConfigError
 from wfr.buffer import ReplayBuffer
 from wfr.config import parse_config
@@ -62,11 +63,18 @@ class Sampler:
     async def beat(self):
         return f"node of {self.name}"
 
+    async def ping(self):
+        if self.dead.is_set():
+            raise PeerLostError(f"{self.name} died")
+
     async def leave(self, grace_s):
         self.told.append(f"leave {self.name} in {grace_s:g} s")
 
     def kill(self):
         self.told.append(f"kill {self.name}")
+
+    async def hang(self):
+        await asyncio.Event().wait()
 
 
 class Rank:
@@ -301,11 +309,11 @@ class Topology:
         self.events.append("worker replaced")
         self.events.append(f"new worker knows {','.join(samplers)}")
 
-    async def shutdown(self):
-        self.events.append("shut down")
+    async def shutdown(self, keep=()):
+        self.events.append(f"shut down, keep {','.join(keep)}" if keep else "shut down")
 
 
-def _run(tmp_path, *, rank=None, workers=None, meanwhile=None, **settings):
+def _run(tmp_path, *, rank=None, workers=None, meanwhile=None, survivors=None, **settings):
     """Execute a run over fakes; returns (events, summary.json, error)."""
     chosen = {"steps": 3, "max_lag": 1, "overlap": True, "samplers": 1, "checkpoint_every": 0}
     chosen |= {"eval_every": 0, "best": {}, "supervision": {}}
@@ -333,7 +341,9 @@ def _run(tmp_path, *, rank=None, workers=None, meanwhile=None, **settings):
         chosen = (rank or Rank)(events)
         topology = Topology(config, events, chosen, workers or [Worker("w")])
         metrics = RunMetrics(CollectorRegistry())
-        run = Run(config, directory, topology, Progress(quiet=True), metrics)
+        run = Run(
+            *(config, directory, topology, Progress(quiet=True), metrics), survivors=survivors
+        )
         other = asyncio.create_task(meanwhile(run, topology)) if meanwhile else None
         try:
             async with asyncio.timeout(20):
@@ -1023,6 +1033,61 @@ def test_without_the_hub_all_processes_start_anew(tmp_path):
     _events, summary, error = _run(tmp_path / "other", workers=workers)
     assert not isinstance(error, ProcessLostError)
     assert summary["reason"] == "no key"
+
+
+def test_samplers_outlive_a_run_that_starts_anew_and_get_its_weights_first(tmp_path):
+    """All but one that answers no more."""
+
+    async def kill_one(run, topology):
+        while "connect sampler-0,sampler-1,sampler-2" not in topology.events:
+            await asyncio.sleep(0)
+        topology.started[1].ping = topology.started[1].hang
+
+    survivors = Survivors()
+    events, _, error = _run(
+        tmp_path / "a",
+        workers=[Worker("w", error=HubLostError("the hub has died"))],
+        samplers=3,
+        survivors=survivors,
+        meanwhile=kill_one,
+        supervision={"silent_s": 0.2, "heartbeat_s": 0.1},
+    )
+    assert isinstance(error, ProcessLostError)
+    assert events[-1] == "shut down, keep sampler-0,sampler-2"
+    assert list(survivors.samplers) == ["sampler-0", "sampler-2"]
+    events, summary, error = _run(tmp_path / "b", samplers=3, survivors=survivors)
+    assert error is None
+    assert summary["samplers_lost"] == []
+    assert events[:3] == ["load 0", "connect sampler-0,sampler-2,sampler-3", "publish 0"]
+    assert events[-1] == "shut down"
+
+
+def test_survivors_that_cannot_be_joined_twice_are_replaced(tmp_path):
+    survivors = Survivors()
+    survivors.samplers = {"sampler-4": Sampler("sampler-4")}
+    fault = PublishError("1/2 clients joined")
+    events, summary, error = _run(
+        tmp_path, rank=lambda e: EarlyRank(e, fault, fault), survivors=survivors
+    )
+    assert error is None
+    assert summary["samplers_lost"] == ["sampler-4: was part of a failed weight update"]
+    assert [event for event in events[:5] if "connect" in event] == [
+        "connect sampler-4",
+        "connect sampler-4",
+        "connect sampler-5",
+    ]
+
+
+def test_a_run_that_stood_for_too_long_keeps_nobody(tmp_path):
+    """Any of them may be what it waited for."""
+    survivors = Survivors()
+    _run(
+        tmp_path,
+        workers=[Worker("w", idle=True)],
+        supervision={"stall_s": 0.1, "heartbeat_s": 0.02, "restart_s": 0.3},
+        survivors=survivors,
+    )
+    assert survivors.samplers == {}
 
 
 def test_a_sampler_that_does_not_start_costs_no_other(tmp_path):
