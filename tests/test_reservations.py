@@ -168,3 +168,29 @@ def test_a_lost_machine_costs_its_place_and_another_is_found(cluster, where):
         assert await where(options) not in (lost, machines["c"].node_id)
 
     _reserve(scenario)
+
+
+def test_a_run_that_starts_anew_keeps_the_places_of_its_samplers(cluster, where):
+    from cluster.placing import Placing
+    from wfr.config import parse_config
+
+    placement = {"sampler": {"cpus": 1}, "learner": {"cpus": 1}}
+    placing = Placing(parse_config({"sampler": {"count": 2}, "placement": placement}), gpu=False)
+
+    async def main():
+        await placing.prepare()
+        _, kept = [await placing.sampler(f"sampler-{index}") for index in range(2)]
+        await placing.gang()
+        before = len(_groups())
+        placing.close(keep=["sampler-1"])
+        assert (before, len(_groups())) == (3, 1)
+        await where(kept)  # it can still be used
+        await placing.prepare()
+        await placing.sampler("sampler-2")
+        assert len(_groups()) == 3
+
+    try:
+        asyncio.run(main())
+    finally:
+        placing.close()
+    assert _groups() == []
