@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cluster.failures import RunFailedError
 from cluster.gang import LearnerLostError, together
 from cluster.run_state import RunState
-from cluster.samplers import gist
+from cluster.samplers import StartError, gist
 from wfr.phases import PhaseClock
 from wfr.protocols import PeerLostError, Publication, PublishError
 
@@ -124,12 +124,29 @@ class Fleet:
             self._state.pool.joined.set()
         return True
 
+    async def fill(self) -> None:
+        """Start what is missing, and once more whatever does not come up.
+
+        Raises:
+            RunFailedError: the budget of losses is spent.
+        """
+        pool = self._state.pool
+        while True:
+            try:
+                await pool.refill()
+            except StartError as error:
+                for name, why in error.lost.items():
+                    pool.book(name, why)
+                self._spend(self._note_losses())
+            else:
+                return
+
     async def assemble(self) -> None:
         """Join all samplers for the first time; where one is lost over it, its place is refilled.
 
         Raises:
             PublishError: they could not be joined twice, although none of them was lost.
-            StartError: another one did not come up.
+            RunFailedError: the budget of losses is spent.
         """
         pool, again = self._state.pool, False
         while True:
@@ -152,7 +169,7 @@ class Fleet:
             if self.joined:
                 return
             self._spend(self._note_losses())
-            await pool.refill()
+            await self.fill()
 
     async def see_off(self, name: str, why: str, grace_s: float, limit_s: float) -> None:
         """Let a sampler leave: its episodes move on, with what has been sampled of their turns.

@@ -224,17 +224,33 @@ class Run:
         if self._survivors is not None:
             self._state.pool.adopt(self._survivors.take())
         await self._topology.placing.prepare()
-        _, _, director = await asyncio.gather(
-            self._state.pool.refill(),
-            self._topology.start_others(),
-            self._topology.warm_director(self._progress),
-        )
+        director = await self._start_processes()
         self._state.tally.warmstart_seconds = time.monotonic() - started if director else 0.0
         checkpoint = resumption.checkpoint if resumption else None
         await self._topology.load_learner(checkpoint=str(checkpoint) if checkpoint else None)
         if resumption is not None:
             await self._catch_up(resumption.recovery)
         await self._fleet.assemble()
+
+    async def _start_processes(self) -> bool:
+        """Start all at once; returns whether a director was warmed up meanwhile."""
+        engines = asyncio.ensure_future(self._fleet.fill())
+        others = asyncio.gather(
+            self._topology.start_others(), self._topology.warm_director(self._progress)
+        )
+        both: set[asyncio.Future[Any]] = {engines, others}
+        try:
+            done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_EXCEPTION)
+            if others in done and isinstance(others.exception(), PeerLostError):
+                await asyncio.wait({engines})  # the next attempt takes them over
+            for each in (others, engines):
+                if each.done():
+                    each.result()
+            return others.result()[1]
+        finally:
+            for each in both:
+                each.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
 
     async def _catch_up(self, recovery: Recovery) -> None:
         """Repeat the steps since the checkpoint, and let the buffer go on where it was."""

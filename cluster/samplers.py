@@ -105,11 +105,8 @@ class SamplerPool:
             StartError: naming those that did not; nobody else is to blame for it.
         """
         names = self._missing()
-        starts = (self._start(name) for name in names)
+        starts = (self._started_and_admitted(name) for name in names)
         fresh = await asyncio.gather(*starts, return_exceptions=True)
-        for name, sampler in zip(names, fresh, strict=True):
-            if not isinstance(sampler, BaseException):
-                self._admit(name, sampler)
         failed = {n: e for n, e in zip(names, fresh, strict=True) if isinstance(e, BaseException)}
         other = next((e for e in failed.values() if not isinstance(e, PeerLostError)), None)
         if other is not None:
@@ -135,6 +132,9 @@ class SamplerPool:
         for name in self._missing():
             self._starting[name] = asyncio.create_task(self._bring_up(name))
 
+    async def _started_and_admitted(self, name: str) -> None:
+        self._admit(name, await self._start(name))
+
     def _missing(self) -> list[str]:
         missing = max(0, self._wanted - len(self.staying) - len(self._starting))
         names = [f"sampler-{self._started + index}" for index in range(missing)]
@@ -143,7 +143,7 @@ class SamplerPool:
 
     async def _bring_up(self, name: str) -> None:
         try:
-            self._admit(name, await self._start(name))
+            await self._started_and_admitted(name)
             self.changed.set()
         except PeerLostError as error:
             self.book(name, gist(error))

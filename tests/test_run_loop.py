@@ -263,6 +263,9 @@ class Topology:
         self.spare_ranks = []
         self.stuck = set()
         self.failing = 0  # samplers that will not start
+        self.dies_at_start = False
+        self.slow = asyncio.Event()  # engines come up when it is set
+        self.slow.set()
         self.workers = [workers.pop(0)]
         self.started = []
         buffer = config.buffer
@@ -278,7 +281,9 @@ class Topology:
         return False
 
     async def start_others(self):
-        pass
+        if self.dies_at_start:
+            self.events.append("learner died")
+            raise PeerLostError("the learner died")
 
     async def load_learner(self, version=0, checkpoint=None):
         self.events.append(f"load {self.real.version}")
@@ -290,6 +295,7 @@ class Topology:
     async def start_sampler(self, name):
         if name in self.stuck:
             await asyncio.Event().wait()
+        await self.slow.wait()
         if self.failing:
             self.failing -= 1
             raise PeerLostError("no place")
@@ -316,7 +322,7 @@ class Topology:
 def _run(tmp_path, *, rank=None, workers=None, meanwhile=None, survivors=None, **settings):
     """Execute a run over fakes; returns (events, summary.json, error)."""
     chosen = {"steps": 3, "max_lag": 1, "overlap": True, "samplers": 1, "checkpoint_every": 0}
-    chosen |= {"eval_every": 0, "best": {}, "supervision": {}}
+    chosen |= {"eval_every": 0, "best": {}, "supervision": {}, "failing": 0}
     chosen |= settings
     config = parse_config(
         {
@@ -338,8 +344,12 @@ def _run(tmp_path, *, rank=None, workers=None, meanwhile=None, survivors=None, *
     directory = RunDirectory(config)
 
     async def main():
-        chosen = (rank or Rank)(events)
-        topology = Topology(config, events, chosen, workers or [Worker("w")])
+        first = (rank or Rank)(events)
+        topology = Topology(config, events, first, workers or [Worker("w")])
+        topology.failing = chosen["failing"]
+        topology.dies_at_start = "dies_at_start" in chosen
+        if topology.dies_at_start:
+            topology.slow.clear()
         metrics = RunMetrics(CollectorRegistry())
         run = Run(
             *(config, directory, topology, Progress(quiet=True), metrics), survivors=survivors
@@ -1060,6 +1070,35 @@ def test_samplers_outlive_a_run_that_starts_anew_and_get_its_weights_first(tmp_p
     assert summary["samplers_lost"] == []
     assert events[:3] == ["load 0", "connect sampler-0,sampler-2,sampler-3", "publish 0"]
     assert events[-1] == "shut down"
+
+
+def test_engines_that_are_starting_when_a_learner_dies_come_up_and_are_kept(tmp_path):
+    """They would have to be started again."""
+
+    async def free(run, topology):
+        while "learner died" not in topology.events:
+            await asyncio.sleep(0)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not topology.started
+        topology.slow.set()
+
+    survivors = Survivors()
+    events, _, error = _run(tmp_path, survivors=survivors, meanwhile=free, dies_at_start=True)
+    assert isinstance(error, ProcessLostError)
+    assert events == ["learner died", "shut down, keep sampler-0"]
+
+
+def test_samplers_that_do_not_come_up_are_started_again_before_the_run_begins(tmp_path):
+    events, summary, error = _run(tmp_path, samplers=2, failing=2)
+    assert error is None
+    assert summary["samplers_lost"] == ["sampler-0: no place", "sampler-1: no place"]
+    assert events[1] == "connect sampler-2,sampler-3"
+    _, summary, error = _run(tmp_path / "b", failing=99)
+    assert (
+        "4 samplers were lost without a step between them, the last one because: no place"
+        in str(error)
+    )
 
 
 def test_survivors_that_cannot_be_joined_twice_are_replaced(tmp_path):

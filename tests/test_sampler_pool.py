@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from cluster.samplers import SamplerPool
+from cluster.samplers import SamplerPool, StartError
 from wfr.protocols import PeerLostError
 from wfr.testing import settle
 
@@ -20,7 +20,7 @@ class FakeProcess:
         self.death = asyncio.get_running_loop().create_future()
 
     async def watch(self):
-        await self.death
+        await asyncio.shield(self.death)
 
     async def shutdown(self):
         self.events.append("shutdown")
@@ -127,6 +127,32 @@ def test_a_start_that_fails_is_raised_and_the_others_are_kept():
         await pool.shutdown()
         ended = [start.started[name].events for name in ("sampler-0", "sampler-2", "sampler-3")]
         assert ended == [["shutdown", "kill"]] * 3
+
+    asyncio.run(main())
+
+
+def test_those_that_are_up_are_handed_over_and_adopted_and_those_that_leave_are_ended():
+    async def main():
+        ended = []
+        pool = SamplerPool(3, start := Starter("sampler-2"), ended.append)
+        with pytest.raises(StartError):
+            await pool.refill()  # two are up, although the third has failed
+        pool.leave("sampler-1")
+        found = pool.hand_over()
+        assert found == {"sampler-0": start.started["sampler-0"]}
+        assert (ended, start.started["sampler-1"].events) == (["sampler-1"], ["kill"])
+        await settle(rounds=5)
+        assert asyncio.all_tasks() == {asyncio.current_task()}  # nobody watches them any more
+
+        other = SamplerPool(2, again := Starter())
+        other.adopt({"sampler-7": found["sampler-0"]})
+        await other.refill()
+        assert list(other.live) == ["sampler-7", "sampler-8"]
+        assert list(again.started) == ["sampler-8"]
+        found["sampler-0"].die()
+        await settle(rounds=5)
+        assert other.lost == [("sampler-7", "gone")]
+        await other.shutdown()
 
     asyncio.run(main())
 
