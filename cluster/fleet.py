@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from cluster.failures import RunFailedError
@@ -122,7 +123,22 @@ class Fleet:
         await self._state.topology.tell_workers(self.joined)
         if self.joined:
             self._state.pool.joined.set()
+        self._tell_joined(live)
         return True
+
+    def _tell_joined(self, live: Iterable[str]) -> None:
+        """Say who may be asked from now on, once."""
+        pool = self._state.pool
+        for name in live:
+            if name in pool.came_up:
+                began, up = pool.came_up.pop(name)
+                start_s, join_s = up - began, time.monotonic() - up
+                self._state.progress.note(
+                    f"{name} has joined (its engine was up after {start_s:.0f} s,"
+                    f" joining took {join_s:.1f})"
+                )
+                values = {"sampler/start_seconds": start_s, "sampler/join_seconds": join_s}
+                self._state.record("sampler_joined", {"name": name, **values})
 
     async def fill(self) -> None:
         """Start what is missing, and once more whatever does not come up.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ class SamplerPool:
         left: who was told to leave, and why, in order.
         leaving: who is leaving; it is still up, and to be replaced.
         adopted: whether some were up before the pool was made.
+        came_up: `time.monotonic()` of when each began to start, and was up; none for adopted ones.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class SamplerPool:
         self.left: list[tuple[str, str]] = []
         self.leaving: set[str] = set()
         self.adopted = False
+        self.came_up: dict[str, tuple[float, float]] = {}
         self.changed = asyncio.Event()
         self.joined = asyncio.Event()
 
@@ -133,7 +136,10 @@ class SamplerPool:
             self._starting[name] = asyncio.create_task(self._bring_up(name))
 
     async def _started_and_admitted(self, name: str) -> None:
-        self._admit(name, await self._start(name))
+        began = time.monotonic()
+        sampler = await self._start(name)
+        self.came_up[name] = began, time.monotonic()
+        self._admit(name, sampler)
 
     def _missing(self) -> list[str]:
         missing = max(0, self._wanted - len(self.staying) - len(self._starting))
