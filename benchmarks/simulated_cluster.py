@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +95,11 @@ class SimulatedTopology(Topology):
         await actor.open(name)
         return SeatedSampler(Seat(actor.handle, name))
 
-    async def shutdown(self) -> None:
-        """End every process."""
+    async def shutdown(self, keep: Collection[str] = ()) -> None:
+        """End every process, at once."""
         for process in (*self._hosts, *self._shards, *self.ranks, *self.workers):
             process.kill()
-        self.placing.close()
+        self.placing.close(keep)
 
 
 _MANY = 100_000

@@ -38,6 +38,19 @@ def _require(package: str) -> None:
         pytest.skip(f"needs the system package {package} (no {program!r} on the path)")
 
 
+@pytest.fixture(scope="session")
+def director(tmp_path_factory):
+    """A tiny director that knows nothing."""
+    from learner.tiny import build_model, build_tokenizer
+    from wfr.config import TinyModelConfig
+
+    path = tmp_path_factory.mktemp("director")
+    tokenizer = build_tokenizer()
+    tokenizer.save_pretrained(path)
+    build_model(TinyModelConfig(), len(tokenizer), 1).save_pretrained(path)
+    return path
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """With WFR_REQUIRE_SYSTEM_PACKAGES=1, a skip whose reason names such a package is a failure."""

@@ -1,7 +1,8 @@
-"""The chaos run: its schedule, its figures, and the network of its machines."""
+"""The chaos run: its schedule, its figures, the network of its machines, and a short one."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import socket
 import subprocess
@@ -45,6 +46,12 @@ def test_whoever_there_is_may_be_hit(share, candidates):
 def test_the_time_to_the_next_step():
     records = [{"kind": kind, "time": at} for kind, at in (("step", 1), ("eval", 3), ("step", 7))]
     assert figures.next_steps(records, [0.5, 1, 2, 7]) == [0.5, 6, 5]
+    joined = {"kind": "sampler_joined", "sampler/start_seconds": 20, "sampler/join_seconds": 2}
+    records = [{**joined, "time": at} for at in (22, 31, 60)]
+    assert figures.beyond_start(records, [5, 8.5, 50]) == [31 - 5 - 20, 60 - 8.5 - 20]
+    assert not figures.much_less(0.85, 0.9, 100)
+    assert not figures.much_less(0.95, 0.9, 100)
+    assert figures.much_less(0.70, 0.9, 100)
     done = [(3.0, Fault(1, "kill", "learner", 0)), (4.0, Fault(1, "slow", "learner", 0, 2))]
     assert figures.killed(done, "learner") == [3.0]
     assert figures.told([1, 2, 9]) == "median 2.0 s, longest 9.0 s, of 3"
@@ -82,3 +89,53 @@ def test_a_machine_behind_the_bridge_is_cut_off_and_comes_back(bridge):
     bridge.close()
     assert stays.wait(10) != 0
     assert bridge.name not in subprocess.check_output(["ip", "link"], text=True)
+
+
+CONFIG = """
+model: {path: DIRECTOR, max_length: 512}
+tasks: {eval_tasks: 12}
+environment:
+  prompt: question
+  pool: [Search, Programmer]
+  max_turns: 4
+  max_response_tokens: 400
+  max_turn_tokens: 24
+  observation_chars: 300
+  search: {style: text}
+rollout: {group_size: 4}
+buffer: {max_lag: 2}
+learner: {lr: 1.0e-4, max_tokens: 2048}
+train: {groups_per_batch: 4}
+"""
+SCHEDULE = (
+    Fault(1, "kill", "engine", 0.0),
+    Fault(4, "kill", "worker", 0.9),
+    Fault(7, "freeze", "buffer", 0.0, 2.0),
+    Fault(10, "cut", "machine", 0.0, 3.0),
+    Fault(15, "slow", "learner", 0.0, 2.0),
+    Fault(18, "kill", "machine", 0.9),
+    Fault(22, "kill", "learner", 0.0),
+)
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(600)
+def test_half_a_minute_of_chaos(director, tmp_path):
+    """As `python -m benchmarks.chaos`, with numbers that are tiny and faults that are chosen."""
+    from benchmarks.chaos.trial import on_machines
+
+    config, said = tmp_path / "config.yaml", []
+    config.write_text(CONFIG.replace("DIRECTOR", str(director)))
+    trial = on_machines(
+        *(config, tmp_path / "chaos", ("train.steps=30", "metrics.port=0"), SCHEDULE),
+        network=True,
+        limit_s=500,
+        tell=said.append,
+    )
+    outcome = asyncio.run(trial)
+    about = "\n".join([*said, *map(str, outcome.figures.items())])
+    assert outcome.wrong == [], about
+    assert outcome.figures["faults"].startswith(f"{len(SCHEDULE)}, and 0"), about
+    assert outcome.summary["status"] == "done"
+    assert outcome.summary["samplers_lost"], about
+    assert outcome.summary["max_lag_seen"] <= outcome.summary["max_lag"] == 2

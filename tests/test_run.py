@@ -50,19 +50,6 @@ def start(tmp_path):
         process.clean_up()
 
 
-@pytest.fixture(scope="module")
-def director(tmp_path_factory):
-    """A tiny director that knows nothing."""
-    from learner.tiny import build_model, build_tokenizer
-    from wfr.config import TinyModelConfig
-
-    path = tmp_path_factory.mktemp("director")
-    tokenizer = build_tokenizer()
-    tokenizer.save_pretrained(path)
-    build_model(TinyModelConfig(), len(tokenizer), 1).save_pretrained(path)
-    return path
-
-
 def _nothing_is_left(process, deadline_s=30):
     """All processes of the run end; Ray's own need a moment to notice."""
     _, alive = psutil.wait_procs(process.processes(), timeout=deadline_s)

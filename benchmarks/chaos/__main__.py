@@ -9,6 +9,7 @@ the kernel allow, each raylet has a network namespace of its own and is cut off 
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
 import time
@@ -17,6 +18,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.chaos import figures
 from benchmarks.chaos.schedule import draw
 from benchmarks.chaos.trial import Outcome, on_machines
 from benchmarks.series import CONFIG
@@ -56,8 +58,20 @@ def main(
             )
             outcomes[name] = asyncio.run(trial)
             _tell_outcome(name, outcomes[name])
+    if undisturbed and (worse := _worse(outcomes, out)):
+        outcomes["chaos"].wrong.append(worse)
+        typer.echo(f"  {worse}")
     if any(outcome.wrong for outcome in outcomes.values()):
         raise typer.Exit(1)
+
+
+def _worse(outcomes: dict[str, Outcome], out: Path) -> str:
+    """What is wrong with the chaos run's exact match beside that of the other."""
+    em, other = (outcomes[name].summary.get("em_after", 0.0) for name in ("chaos", "undisturbed"))
+    config = json.loads((out / "chaos" / "config.json").read_text("utf-8"))
+    if not figures.much_less(em, other, config["tasks"]["eval_tasks"]):
+        return ""
+    return f"EM {em:.3f} is far below the {other:.3f} of the undisturbed run"
 
 
 def _tell(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -21,6 +22,26 @@ def next_steps(records: Records, times: Iterable[float]) -> list[float]:
     return [step - time for time, step in after if step is not None]
 
 
+def beyond_start(records: Records, times: Iterable[float]) -> list[float]:
+    """Seconds from the loss of a sampler to its successor's joining, less those its engine took.
+
+    `times` are those of the losses; one whose successor never joined is left out.
+    """
+    joined = [
+        (record["time"] - record["sampler/join_seconds"] - start, record["time"], start)
+        for record in records
+        if record["kind"] == "sampler_joined"
+        for start in (record["sampler/start_seconds"],)
+    ]
+    found = []
+    for lost in times:
+        after = next((each for each in joined if each[0] >= lost), None)
+        if after is not None:
+            joined.remove(after)
+            found.append(after[1] - lost - after[2])
+    return found
+
+
 def times_of(records: Records, kind: str) -> list[float]:
     """When records of a kind were written."""
     return [record["time"] for record in records if record["kind"] == kind]
@@ -29,6 +50,16 @@ def times_of(records: Records, kind: str) -> list[float]:
 def killed(done: Iterable[tuple[float, Fault]], *roles: str) -> list[float]:
     """When processes of these roles were killed."""
     return [at for at, fault in done if fault.what == "kill" and fault.whom in roles]
+
+
+def much_less(em: float, undisturbed: float, tasks: int) -> bool:
+    """Whether an exact match is below another by more than three standard errors.
+
+    `tasks` is how many each was measured on. That two runs of one configuration learn differently
+    comes on top, so this is strict.
+    """
+    deviation = math.sqrt(sum(each * (1 - each) / tasks for each in (em, undisturbed)))
+    return undisturbed - em > 3 * deviation
 
 
 def told(seconds: Sequence[float]) -> str:

@@ -41,12 +41,12 @@ class Outcome:
     Attributes:
         wrong: what should not be, each in a sentence; empty: all is well.
         figures: what was measured, for people.
-        em: exact match on the held-out tasks at the end; none where the run has not come so far.
+        summary: what the run says of itself; empty where it has not come so far.
     """
 
     wrong: list[str]
     figures: dict[str, str]
-    em: float | None
+    summary: dict[str, Any]
 
 
 async def on_machines(
@@ -140,7 +140,7 @@ async def play(
     wrong += await asyncio.to_thread(_wrong, run)
     wrong += [f"left: {each}" for each in await asyncio.to_thread(_left, machines, faults)]
     summary = _summary(run)
-    return Outcome(wrong, _figures(read(run), faults, summary), summary.get("em_after"))
+    return Outcome(wrong, _figures(read(run), faults, summary), summary)
 
 
 def read(run: Path) -> list[dict[str, Any]]:
@@ -180,6 +180,7 @@ def _figures(
 ) -> dict[str, str]:
     steps = figures.times_of(records, "step")
     gaps = [after - before for before, after in itertools.pairwise(steps)]
+    beyond = figures.beyond_start(records, figures.killed(faults.done, "sampler", "engine"))
     by_kind = {
         "sampler lost → next step": figures.times_of(records, "sampler_lost"),
         "learner killed → next step": figures.killed(faults.done, "learner"),
@@ -189,6 +190,7 @@ def _figures(
         "faults": f"{len(faults.done)}, and {faults.missed} for which there was nobody",
         "steps": f"{len(steps)} in {steps[-1] - steps[0]:.0f} s" if steps else "none",
         "longest without a step": f"{max(gaps, default=0.0):.1f} s",
+        "sampler or engine killed → successor joined, less its start": figures.told(beyond),
         **{name: figures.told(figures.next_steps(records, at)) for name, at in by_kind.items()},
         "lost": ", ".join(
             f"{len(figures.times_of(records, kind))} × {kind}"
