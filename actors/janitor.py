@@ -19,8 +19,8 @@ from pathlib import Path
 
 _LOOK_S, _RARELY_S, _SLOWER = 1.0, 60.0, 1.02
 _END_S = 30.0
-_SHARED = "/dev/shm/psm_"
-"""How `multiprocessing.shared_memory` names what it makes."""
+_SHARED = ("/dev/shm/psm_", "/dev/shm/sem.mp-")
+"""How `multiprocessing` names what it makes: memory, semaphores."""
 
 
 def descendants(pid: int) -> set[int]:
@@ -41,7 +41,7 @@ def shared_memory(pid: int) -> set[str]:
         lines = Path(f"/proc/{pid}/maps").read_text("utf-8", "replace").splitlines()
     except OSError:
         return set()
-    paths = {line.split(maxsplit=5)[-1] for line in lines if _SHARED in line}
+    paths = {line.split(maxsplit=5)[-1] for line in lines if "/dev/shm/" in line}
     return {path for path in paths if path.startswith(_SHARED)}
 
 

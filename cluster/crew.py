@@ -36,6 +36,10 @@ class Crew:
         """Run one worker; when it dies, free what it held and start another."""
         lost = False
         while True:
+            if (
+                lost
+            ):  # may raise: a worker also ends when the buffer has died, which is no loss of it
+                await self._state.topology.bury_worker(index)
             try:
                 if lost:
                     await self._state.topology.replace_worker(index, self._fleet.joined)

@@ -131,7 +131,7 @@ class Run:
             summary["status"] = "stopped"
         except (PeerLostError, HubLostError, LearnerLostError) as error:
             summary["reason"] = (
-                f"a process that the run cannot do without has died: {gist(error)} "
+                f"a process that the run cannot do without has died: {gist(error)}. "
                 f"See {self._state.logs}."
             )
             self._anew = True

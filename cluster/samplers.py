@@ -226,4 +226,5 @@ def gist(error: BaseException) -> str:
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     created = "creation task" in lines[0]
-    return f"{lines[0]} {lines[-1]}" if created and len(lines) > 1 else lines[0]
+    found = f"{lines[0]} {lines[-1]}" if created and len(lines) > 1 else lines[0]
+    return found.removesuffix(".")  # it is always a part of another sentence

@@ -217,14 +217,17 @@ class Topology:
         calls = (worker.update_samplers(dict(samplers)) for worker in self.workers)
         await asyncio.gather(*calls, return_exceptions=True)  # a dead worker is replaced elsewhere
 
-    async def replace_worker(self, index: int, samplers: Mapping[str, Remote]) -> None:
-        """Free what a dead worker held in the buffer and start another in its place.
+    async def bury_worker(self, index: int) -> None:
+        """Free what a dead worker held in the buffer and the hub; PeerLostError is about these.
 
         It may only have been out of reach; then it is ended now, so that it plays no more.
         """
         self.workers[index].kill()
         await self.buffer.requeue(self._worker_names[index])
         await self.hub.forget(self._worker_names[index])
+
+    async def replace_worker(self, index: int, samplers: Mapping[str, Remote]) -> None:
+        """Start a worker in the place of one that was buried."""
         self.workers[index] = await self._start_worker(index)
         self._up.pop(f"worker-{index}", None)
         await self.workers[index].update_samplers(dict(samplers))

@@ -264,6 +264,7 @@ class Topology:
         self.stuck = set()
         self.failing = 0  # samplers that will not start
         self.dies_at_start = False
+        self.buffer_died = "buffer died" in workers[0].name
         self.slow = asyncio.Event()  # engines come up when it is set
         self.slow.set()
         self.workers = [workers.pop(0)]
@@ -309,8 +310,12 @@ class Topology:
     async def tell_workers(self, samplers):
         self.events.append(f"workers know {','.join(samplers) or 'nobody'}")
 
-    async def replace_worker(self, index, samplers):
+    async def bury_worker(self, index):
+        if self.buffer_died:
+            raise PeerLostError("the buffer died")
         await self.buffer.requeue(self.workers[index].name)
+
+    async def replace_worker(self, index, samplers):
         self.workers[index] = self.spare.pop(0)
         self.events.append("worker replaced")
         self.events.append(f"new worker knows {','.join(samplers)}")
@@ -677,6 +682,15 @@ def test_a_dead_worker_is_replaced_and_holds_no_slot(tmp_path):
     assert error is None
     assert summary["worker_restarts"] == 1
     assert events.count("worker replaced") == 1
+
+
+def test_a_worker_that_ends_because_the_buffer_has_died_is_not_replaced_again_and_again(tmp_path):
+    """The run starts anew, before its budget for workers is spent."""
+    workers = [Worker("buffer died", error=PeerLostError("no answer"))]
+    _events, summary, error = _run(tmp_path, workers=workers)
+    assert isinstance(error, ProcessLostError)
+    assert "the buffer died" in summary["reason"]
+    assert summary["worker_restarts"] == 1
 
 
 def _published(events):
