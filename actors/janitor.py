@@ -1,11 +1,11 @@
 """Cleans up after a process that may be killed: `python -I -S janitor.py DIRECTORY PID`.
 
 It lives apart from that process, as a child of nobody, and reads from a pipe whose other end only
-that process holds. While it waits it notes what shared memory the descendants of PID have mapped,
-which they do when they start: so it looks ever more seldom.
-When the pipe closes, PID has ended, however that came about. Its descendants have a moment to end
-too; then their shared memory and DIRECTORY are removed. Nothing but the standard library is
-imported, so that it costs little.
+that process holds. While it waits it notes which descendants of PID have DIRECTORY for temporary
+files, and what shared memory they have mapped, which they do when they start: so it looks ever more
+seldom. When the pipe closes, PID has ended, however that came about, or needs DIRECTORY no more.
+Those descendants have a moment to end too; then their shared memory and DIRECTORY are removed.
+Nothing but the standard library is imported, so that it costs little.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 _LOOK_S, _RARELY_S, _SLOWER = 1.0, 60.0, 1.02
-_END_S = 30.0
+_END_S, _SOON_S = 30.0, 0.1
 _SHARED = ("/dev/shm/psm_", "/dev/shm/sem.mp-")
 """How `multiprocessing` names what it makes: memory, semaphores."""
 
@@ -33,6 +33,16 @@ def descendants(pid: int) -> set[int]:
                 found.add(child)
                 waiting.append(child)
     return found
+
+
+def uses(pid: int, directory: str) -> bool:
+    """Whether a process was started with `directory` for temporary files."""
+    try:
+        return f"TMPDIR={directory}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(
+            b"\0"
+        )
+    except OSError:
+        return False
 
 
 def shared_memory(pid: int) -> set[str]:
@@ -60,12 +70,12 @@ def _clean_up_after(directory: str, pid: int) -> None:
     family: set[int] = set()
     pause = _LOOK_S
     while not select.select([sys.stdin], [], [], pause)[0]:
-        family = descendants(pid) or family
+        family = {each for each in descendants(pid) if uses(each, directory)} or family
         mapped = mapped.union(*map(shared_memory, family))
         pause = min(_SLOWER * pause, _RARELY_S)
     end = time.monotonic() + _END_S
     while family and time.monotonic() < end:
-        time.sleep(_LOOK_S)
+        time.sleep(_SOON_S)
         family = {each for each in family if Path(f"/proc/{each}").exists()}
     for path in mapped:
         Path(path).unlink(missing_ok=True)
