@@ -84,6 +84,7 @@ def test_what_a_killed_owner_and_its_killed_children_leave_is_removed(owner):
 
 def test_it_stays_while_its_owner_lives_and_goes_when_it_is_closed(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     monkeypatch.setattr("tempfile.tempdir", None)
     before = dict(os.environ)
     scratch = Scratch("wfr-test-")
