@@ -109,7 +109,7 @@ train: {groups_per_batch: 2}
 """
 SCHEDULE = (
     Fault(1, "kill", "worker", 0.9),
-    Fault(2, "freeze", "learner", 0.0, 16.0),  # longer than `supervision.silent_s`
+    Fault(2, "freeze", "learner", 0.0, 16.0),  # `supervision.silent_s` is 12
     Fault(3, "kill", "engine", 0.0),
     Fault(5, "cut", "machine", 0.0, 3.0),
     Fault(9, "slow", "buffer", 0.0, 2.0),
@@ -142,5 +142,6 @@ def test_half_a_minute_of_chaos(director, tmp_path):
     assert outcome.figures["faults"].startswith(f"{len(SCHEDULE)}, and 0"), about
     assert outcome.summary["status"] == "done"
     kinds = {record["kind"] for record in read(tmp_path / "chaos")}
-    assert kinds >= {"sampler_lost", "sampler_joined", "worker_lost", "learner_lost", "silent"}
+    assert kinds >= {"sampler_lost", "sampler_joined", "worker_lost"}, about
+    assert kinds & {"learner_lost", "resumed"}, about  # or the buffer went with the machine
     assert outcome.summary["max_lag_seen"] <= outcome.summary["max_lag"] == 2
