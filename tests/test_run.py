@@ -138,6 +138,31 @@ def test_two_of_everything_on_hotpotqa(start, director):
 
 
 @pytest.mark.soak
+def test_frozen_processes_are_ended_and_replaced(start, director):
+    """They have not died, so Ray says nothing: an engine, a worker, a learner rank in turn."""
+    process = start(
+        f"model.path={director}",
+        *("train.steps=40", "metrics.port=0"),
+        *("supervision.heartbeat_s=1", "supervision.silent_s=12", "supervision.stall_s=8"),
+    )
+    frozen = []
+    for step, name in ((3, "VLLM::EngineCore"), (12, "ray::HostedWorker"), (24, "HostedLearner")):
+        process.until_step(step)
+        frozen.append(process.only(name))
+        frozen[-1].suspend()
+        process.until_step(len(process.steps()) + 3)
+    assert process.end() == 0, process.output()
+    summary = process.summary()
+    assert summary["steps"] == 40
+    (lost,) = summary["samplers_lost"]
+    assert "has not answered for 12 s and was ended" in lost
+    assert (summary["worker_restarts"], summary["learner_restarts"]) == (1, 1)
+    assert "NO STEP FOR" in process.output()
+    assert not any(each.is_running() for each in frozen)
+    assert _nothing_is_left(process) is True
+
+
+@pytest.mark.soak
 def test_ctrl_c_on_gsm8k_leaves_a_checkpoint_and_no_process(start, director):
     process = start(
         f"model.path={director}", *_benchmark("gsm8k", "sample.jsonl"), "train.steps=200"
