@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-_LOOK_S, _RARELY_S, _SLOWER = 1.0, 60.0, 1.02
+_LOOK_S, _RARELY_S, _SLOWER = 0.1, 60.0, 1.05
 _END_S, _SOON_S = 30.0, 0.1
 _SHARED = ("/dev/shm/psm_", "/dev/shm/sem.mp-")
 """How `multiprocessing` names what it makes: memory, semaphores."""

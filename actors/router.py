@@ -24,6 +24,7 @@ class Router:
         self._assigned: dict[str, str] = {}
         self._load: Counter[str] = Counter()
         self._joined = asyncio.Event()
+        self._heard: set[str] = set()
 
     def update(self, samplers: Mapping[str, SamplerLike]) -> None:
         """Replace the set of live samplers; episodes of those gone move at their next turn."""
@@ -42,9 +43,17 @@ class Router:
         while True:
             name = await self._pick(episode)
             try:
-                return await self._samplers[name].sample(request)
+                sample = await self._samplers[name].sample(request)
             except PeerLostError:
                 self._lose(name)
+            else:
+                self._heard.add(name)
+                return sample
+
+    def heard(self) -> set[str]:
+        """The samplers that have answered since the last call."""
+        heard, self._heard = self._heard, set()
+        return heard
 
     def release(self, episode: str) -> None:
         """Forget a finished episode."""

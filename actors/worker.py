@@ -139,6 +139,10 @@ class RolloutWorker:
         """How episodes of training ended since the last call, and what their operators took."""
         return self._counts.drain()
 
+    def heard(self) -> set[str]:
+        """The samplers that have answered since the last call."""
+        return self._router.heard()
+
     def update_samplers(self, samplers: Mapping[str, SamplerLike]) -> None:
         """Tell the worker which samplers are alive."""
         self._router.update(samplers)

@@ -17,7 +17,7 @@ import ray
 from actors.worker import RolloutWorker
 from cluster.background import background
 from cluster.hand_over import columns_of
-from cluster.heart import HEART, Heart, node
+from cluster.heart import HEART, Heart, Pulse, node
 from cluster.remote import Remote
 from cluster.roles import HostedWorker
 from wfr.config import Config, parse_config
@@ -108,7 +108,7 @@ class SamplerHost(Heart):
     async def call(self, name: str, method: str, *arguments: Any) -> Any:
         """Call a method of one of them."""
         if method == "beat":
-            return node()
+            return Pulse(node())
         result = getattr(self._samplers[name], method)(*arguments)
         return await result if inspect.isawaitable(result) else result
 
@@ -152,9 +152,9 @@ class HostedSimulatedLearner(SimulatedLearner):
     """A fake learner rank that reads what it is given, as a real one does."""
 
     @ray.method(concurrency_group=HEART)
-    def beat(self) -> str:
+    def beat(self) -> Pulse:
         """Answer beside a step."""
-        return node()
+        return Pulse(node())
 
     def meeting(self) -> tuple[str, int]:
         """Where nobody will meet."""

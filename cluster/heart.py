@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
+from typing import NamedTuple
 
 import psutil
 import ray
@@ -14,12 +16,24 @@ WRITING = "writing"
 """Concurrency group in which a learner rank writes its part of a checkpoint."""
 
 
+class Pulse(NamedTuple):
+    """What a process answers that is asked whether it is alive.
+
+    Attributes:
+        node: id of the node that it runs on.
+        heard: names of the processes that have answered it since it was asked before.
+    """
+
+    node: str
+    heard: Collection[str] = ()
+
+
 class Heart:
     """Mixed into every class that Ray hosts."""
 
-    def beat(self) -> str:
-        """Answer, with the id of the node that this process runs on."""
-        return node()
+    def beat(self) -> Pulse:
+        """Answer."""
+        return Pulse(node())
 
     def end_children(self) -> None:
         """Kill the processes that this one has started: nobody else can reach a frozen one."""

@@ -2,6 +2,9 @@
 
 `cluster.supervisor` decides, this carries out. What becomes of a process that was ended here is
 decided where it is decided for one that died by itself: whoever waits for it sees PeerLostError.
+
+Workers say which samplers have answered them; those are not asked. So the questions of a run with
+hundreds of samplers are few.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from cluster.heart import Pulse
 from cluster.supervisor import Supervisor
 from cluster.waiting import role_of
 from wfr.protocols import PeerLostError
@@ -22,8 +26,8 @@ from wfr.supervision_config import SupervisionConfig
 class Process(Protocol):
     """What is asked of a process; `cluster.remote.Remote` has both."""
 
-    async def beat(self) -> str:
-        """Answer, with the id of the machine."""
+    async def beat(self) -> Pulse:
+        """Answer, with the id of the machine and with whom it has heard."""
         ...
 
     def kill(self) -> None:
@@ -93,7 +97,9 @@ class Heartbeats:
 
     async def _question(self, name: str, process: Process) -> None:
         with contextlib.suppress(PeerLostError):  # dead, which whoever waits for it will see
-            self.nodes[name] = await process.beat()
+            self.nodes[name], heard = await process.beat()
+            for other in self.nodes.keys() & set(heard):  # of others the machine is to be learnt
+                self._supervisor.heard(other)
         if self._asked.get(name) is process:
             self._supervisor.answered(name)
 

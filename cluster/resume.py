@@ -25,12 +25,14 @@ class Resumption:
         checkpoint: the directory that the learner goes on from; none: the director it began with.
         evaluated: the evaluation before training, if it had been made.
         later: those since then, the best version among them is known again.
+        reported: the last version whose step is in `metrics.jsonl`.
     """
 
     recovery: Recovery
     checkpoint: Path | None
     evaluated: dict[str, Any] | None
     later: list[dict[str, Any]]
+    reported: int
 
 
 def fetch(config: Config, note: Callable[[str], None]) -> None:
@@ -71,8 +73,11 @@ def find(config: Config, run_dir: Path) -> Resumption | None:
         checkpoint=int(checkpoint.name) if checkpoint else 0,
     )
     _forget_turns(run_dir, recovery)
-    first, later = _evaluations(run_dir / "metrics.jsonl")
-    return Resumption(recovery, checkpoint, first, later)
+    records = _records(run_dir / "metrics.jsonl")
+    evaluated = [record for record in records if record["kind"] == "eval"]
+    reported = max((record["version"] for record in records if record["kind"] == "step"), default=0)
+    first = evaluated[0] if evaluated else None
+    return Resumption(recovery, checkpoint, first, evaluated[1:], reported)
 
 
 def newest_state(run_dir: Path) -> Path | None:
@@ -101,8 +106,6 @@ def _forget_turns(run_dir: Path, recovery: Recovery) -> None:
             path.unlink()
 
 
-def _evaluations(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-    """The evaluation before training, if any, and those since."""
+def _records(path: Path) -> list[dict[str, Any]]:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else ()
-    found = [record for record in map(json.loads, lines) if record["kind"] == "eval"]
-    return (found[0], found[1:]) if found else (None, [])
+    return list(map(json.loads, lines))

@@ -14,7 +14,7 @@ from actors.render import Renderer
 from actors.sampler import Sampler
 from actors.worker import RolloutWorker
 from cluster.hand_over import HandOver, columns_of, pack
-from cluster.heart import HEART, WRITING, Heart, end_children, node
+from cluster.heart import HEART, WRITING, Heart, Pulse, end_children, node
 from cluster.hub import RemoteHub
 from cluster.logs import redirect
 from cluster.ports import free_port
@@ -42,10 +42,10 @@ class HostedSampler(Heart, Sampler):
         redirect(Path(run_dir) / "logs", name)
         super().__init__(config, **settings)
 
-    async def beat(self) -> str:  # type: ignore[override]
+    async def beat(self) -> Pulse:  # type: ignore[override]
         """Answer when the engine's own process has."""
         await self.ping()
-        return node()
+        return Pulse(node())
 
 
 class HostedLearner:
@@ -62,9 +62,9 @@ class HostedLearner:
         self._rank = rank
 
     @ray.method(concurrency_group=HEART)
-    def beat(self) -> str:
+    def beat(self) -> Pulse:
         """Answer beside a step that is under way."""
-        return node()
+        return Pulse(node())
 
     @ray.method(concurrency_group=HEART)
     def end_children(self) -> None:
@@ -160,6 +160,10 @@ class HostedWorker(Heart, RolloutWorker):
             turns=TurnJournal(Path(run_dir) / "turns", sync),
         )
         self._offered: dict[int, pa.RecordBatch] = {}
+
+    async def beat(self) -> Pulse:  # type: ignore[override]
+        """Answer, and name the samplers that have answered."""
+        return Pulse(node(), self.heard())
 
     async def run(self, buffer: Any) -> None:
         """Play for `buffer`; see `RolloutWorker.run`."""

@@ -50,7 +50,7 @@ from wfr.best import UnknownScoreError
 from wfr.config import Config
 from wfr.metrics import RunMetrics
 from wfr.protocols import PeerLostError, PublishError
-from wfr.recovery import Recovery, RecoveryError
+from wfr.recovery import RecoveryError
 
 if TYPE_CHECKING:
     from cluster.topology import Topology
@@ -229,7 +229,7 @@ class Run:
         checkpoint = resumption.checkpoint if resumption else None
         await self._topology.load_learner(checkpoint=str(checkpoint) if checkpoint else None)
         if resumption is not None:
-            await self._catch_up(resumption.recovery)
+            await self._catch_up(resumption)
         await self._fleet.assemble()
 
     async def _start_processes(self) -> bool:
@@ -252,14 +252,21 @@ class Run:
                 each.cancel()
             await asyncio.gather(*both, return_exceptions=True)
 
-    async def _catch_up(self, recovery: Recovery) -> None:
-        """Repeat the steps since the checkpoint, and let the buffer go on where it was."""
+    async def _catch_up(self, resumption: Resumption) -> None:
+        """Repeat the steps since the checkpoint, and let the buffer go on where it was.
+
+        A step that was published and not yet reported when the run died is reported now.
+        """
+        recovery = resumption.recovery
         self._progress.phase(
             f"resuming at version {recovery.version}: {len(recovery.batches)} steps to repeat"
         )
-        await self._training.repeat(recovery.batches)
+        steps = await self._training.repeat(recovery.batches)
         await self._topology.recover_buffer(recovery.shards)
         self._state.tally.steps = self._state.version = recovery.version
+        for step in steps:
+            if step.number > resumption.reported:  # how long it took, nobody knows any more
+                await self._write(step, 0.0, self._training.loop.seconds())
         self._state.record(
             "resumed",
             {
@@ -314,11 +321,9 @@ class Run:
             "mender": self._fleet.mending.current(),
         }
 
-    async def _report(
-        self, step: Step, lags: list[int], publish_s: float, loop: dict[str, float]
-    ) -> None:
+    async def _report(self, step: Step, publish_s: float, loop: dict[str, float]) -> None:
         self._supervision.stepped()
-        await self._write(step, lags, publish_s, loop)
+        await self._write(step, publish_s, loop)
         await self._executors.look(always=True)
 
 

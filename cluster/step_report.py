@@ -20,11 +20,9 @@ class StepReport:
         self._fleet = fleet
         self._crew = crew
 
-    async def __call__(
-        self, step: Step, lags: list[int], publish_s: float, loop: dict[str, float]
-    ) -> None:
+    async def __call__(self, step: Step, publish_s: float, loop: dict[str, float]) -> None:
         """Write what is known of a published step."""
-        buffer = self._state.topology.buffer
+        buffer, lags = self._state.topology.buffer, step.lags
         ledger, slots, memory, spent, episodes = await asyncio.gather(
             *(buffer.ledger(), buffer.gauges(), buffer.memory()),
             *(self._crew.time_spent(), self._crew.episode_counts()),

@@ -12,6 +12,7 @@ its time is what the caller's clock says.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable
 
 from wfr.supervision_config import SupervisionConfig
@@ -19,9 +20,10 @@ from wfr.supervision_config import SupervisionConfig
 
 @dataclasses.dataclass(slots=True)
 class _Peer:
-    """A process that is supervised: when it was last asked, and whether that is still open."""
+    """A process that is supervised: when it was asked and heard of; is a question open?"""
 
     asked: float
+    heard: float = -math.inf
     open: bool = False
     condemned: bool = False
 
@@ -56,20 +58,30 @@ class Supervisor:
             del self._peers[name]
 
     def ask(self) -> list[str]:
-        """Whom to ask now: each counts as asked. Nobody is asked twice at a time."""
+        """Whom to ask now: each counts as asked. Nobody is asked twice at a time.
+
+        Who was heard of is spared the next question: by the one after it, others tell again.
+        """
         due = [
             name
             for name, peer in self._peers.items()
-            if not peer.open and self._awake - peer.asked >= self._rules.heartbeat_s
+            if not peer.open
+            and self._awake - peer.asked >= self._rules.heartbeat_s
+            and self._awake - peer.heard >= 2 * self._rules.heartbeat_s
         ]
         for name in due:
-            self._peers[name] = _Peer(self._awake, open=True)
+            self._peers[name].asked, self._peers[name].open = self._awake, True
         return due
 
     def answered(self, name: str) -> None:
         """A process has answered, whatever it said; a late answer of one that is gone is none."""
         if name in self._peers:
-            self._peers[name] = _Peer(self._peers[name].asked)
+            self._peers[name].open = self._peers[name].condemned = False
+
+    def heard(self, name: str) -> None:
+        """Somebody else had an answer of this process lately; a question that is open stays so."""
+        if name in self._peers:
+            self._peers[name].heard = self._awake
 
     def silence(self, name: str) -> float:
         """Seconds for which a question to this process has been open; 0: none is."""

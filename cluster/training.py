@@ -33,9 +33,14 @@ class Step:
     batch: Batch[Any]
     metrics: dict[str, float]
 
+    @property
+    def lags(self) -> list[int]:
+        """Of each group, how many versions its oldest token is behind."""
+        return [self.batch.version - entry.meta.oldest_version for entry in self.batch.groups]
 
-Report = Callable[[Step, list[int], float, dict[str, float]], Awaitable[None]]
-"""Told of each published step its lags, the seconds of its publication, and the loop's by phase."""
+
+Report = Callable[[Step, float, dict[str, float]], Awaitable[None]]
+"""Told of each published step the seconds of its publication, and those of the loop by phase."""
 
 
 class Training:
@@ -259,9 +264,8 @@ class Training:
             seconds = time.monotonic() - started
             self._state.tally.steps = step.number
             self._state.tally.publish_seconds += seconds
-            lags = [step.batch.version - entry.meta.oldest_version for entry in step.batch.groups]
-            self._state.tally.max_lag_seen = max(self._state.tally.max_lag_seen, *lags)
-            await self._report(step, lags, seconds, self.loop.seconds())
+            self._state.tally.max_lag_seen = max(self._state.tally.max_lag_seen, *step.lags)
+            await self._report(step, seconds, self.loop.seconds())
             self._steps.task_done()
 
     async def _refuse(
@@ -275,7 +279,12 @@ class Training:
         await self._state.topology.buffer.refuse(batch.batch_id, reasons, stepped=stepped)
         self._state.progress.note(self._refusals.add(batch.version, refusals))
 
-    async def repeat(self, batches: Mapping[int, Sequence[Record]]) -> None:
+    async def repeat(self, batches: Mapping[int, Batch[tuple[Record]]]) -> list[Step]:
         """Let the learner take published steps once more, on the same groups."""
-        for version, records in batches.items():
-            await together(self._state.topology.ranks, "step", version, *records)
+        steps = []
+        for version, batch in batches.items():
+            records = (entry.ref[0] for entry in batch.groups)
+            results = await together(self._state.topology.ranks, "step", version, *records)
+            results[0].pop("refused", None)
+            steps.append(Step(version + 1, batch, results[0]))
+        return steps

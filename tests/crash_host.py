@@ -87,7 +87,9 @@ class Host:
         )  # of nothing, at the first time
         self.version = recovery.version
         for step in sorted(recovery.batches):
-            self.weights = trained(self.weights, [r.read() for r in recovery.batches[step]])
+            self.weights = trained(
+                self.weights, [e.ref[0].read() for e in recovery.batches[step].groups]
+            )
         self.parts = [
             ReplayBuffer(
                 Rules(MAX_LAG, share),

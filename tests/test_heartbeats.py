@@ -10,6 +10,7 @@ import time
 import psutil
 import pytest
 
+from cluster.heart import Pulse
 from cluster.heartbeats import Heartbeats
 from wfr.protocols import PeerLostError
 from wfr.supervision_config import SupervisionConfig
@@ -23,6 +24,7 @@ class Process:
 
     def __init__(self, kind="well", events=None):
         self.kind, self.events, self.beats = kind, [] if events is None else events, 0
+        self.heard = set()
 
     async def beat(self):
         self.beats += 1
@@ -30,7 +32,7 @@ class Process:
             raise PeerLostError("gone")
         if self.kind != "well":
             await asyncio.Event().wait()
-        return "node-1"
+        return Pulse("node-1", self.heard)
 
     async def end_children(self):
         self.events.append("children")
@@ -78,6 +80,38 @@ def test_who_answers_lives_on_and_is_known_by_its_machine():
     bench = Bench(**{"sampler-0": Process()})
     bench.play(script)
     assert bench.ended == []
+
+
+def test_of_whom_workers_have_heard_is_not_asked_again_until_they_have_not():
+    async def script(bench):
+        sampler, worker = bench.processes["sampler-0"], bench.processes["worker-0"]
+        await bench.clock.pass_(60)
+        assert bench.heartbeats.nodes["sampler-0"] == "node-1"  # was asked once, for this
+        assert (sampler.beats, worker.beats > 50) == (1, True)
+        worker.heard = set()
+        await bench.clock.pass_(10)
+        assert 8 <= sampler.beats <= 10
+
+    bench = Bench(**{"sampler-0": Process(), "worker-0": Process()})
+    bench.processes["worker-0"].heard = {"sampler-0", "sampler-9"}
+    bench.play(script)
+    assert bench.ended == []
+
+
+def test_who_freezes_is_ended_though_workers_had_heard_of_it(monkeypatch):
+    monkeypatch.setattr("cluster.heartbeats._LAST_WORD_S", 0.01)
+
+    async def script(bench):
+        await bench.clock.pass_(20)
+        bench.processes["sampler-0"].kind = "deaf"
+        bench.processes["worker-0"].heard = set()
+        await bench.clock.pass_(RULES.silent_s + 2 * RULES.heartbeat_s + 1)
+        await settle(lambda: bench.ended)
+
+    bench = Bench(**{"sampler-0": Process(), "worker-0": Process()})
+    bench.processes["worker-0"].heard = {"sampler-0"}
+    bench.play(script)
+    assert [name for name, _ in bench.ended] == ["sampler-0"]
 
 
 @pytest.mark.parametrize("kind", ["deaf", "frozen"])
@@ -128,7 +162,7 @@ def test_a_late_answer_of_the_one_before_does_not_speak_for_the_new_one():
     class Late(Process):
         async def beat(self):
             await go.wait()
-            return "node-0"
+            return Pulse("node-0")
 
     async def script(bench):
         nonlocal go
@@ -166,7 +200,7 @@ def _hosted_classes():
 
         @ray.method(concurrency_group=HEART)
         def beat(self):
-            return node()
+            return Pulse(node())
 
     class Engine(Sleeper):
         async def start(self):
@@ -176,7 +210,7 @@ def _hosted_classes():
         async def beat(self):
             while self._child.status() == psutil.STATUS_STOPPED:
                 await asyncio.sleep(0.1)
-            return node()
+            return Pulse(node())
 
     return Sleeper, Rank, Engine
 

@@ -41,7 +41,7 @@ def where():
 
     async def where(options):
         started.append(host(Heart, options=options))
-        return await asyncio.wait_for(started[-1].beat(), 60)
+        return (await asyncio.wait_for(started[-1].beat(), 60)).node
 
     yield where
     for actor in started:

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from actors.worker import EpisodeResult, RepeatedFailureError
 from cluster.failures import HubLostError, ProcessLostError, RunFailedError
 from cluster.gang import LearnerLostError, together
+from cluster.heart import Pulse
 from cluster.progress import Progress
 from cluster.run import Run
 from cluster.run_directory import RunDirectory
@@ -61,7 +62,7 @@ class Sampler:
         return 8, False
 
     async def beat(self):
-        return f"node of {self.name}"
+        return Pulse(f"node of {self.name}")
 
     async def ping(self):
         if self.dead.is_set():

@@ -98,6 +98,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.open = {}  # name → looks-seconds since it was asked
         self.kept = set()
         self.condemned = set()
+        self.awake, self.heard_at = 0.0, {}
 
     @rule(names=st.sets(st.sampled_from("abcd")))
     def keep(self, names):
@@ -105,12 +106,19 @@ class AnyHistory(RuleBasedStateMachine):
         self.open = {name: age for name, age in self.open.items() if name in names}
         self.condemned &= names
         self.kept = names
+        self.heard_at = {name: at for name, at in self.heard_at.items() if name in names}
 
     @rule(name=st.sampled_from("abcd"))
     def answer(self, name):
         self.bench.supervisor.answered(name)
         self.open.pop(name, None)
         self.condemned.discard(name)
+
+    @rule(name=st.sampled_from("abcd"))
+    def heard(self, name):
+        self.bench.supervisor.heard(name)  # saves nobody who leaves a question open
+        if name in self.kept:
+            self.heard_at[name] = self.awake
 
     @rule(seconds=st.floats(0, 30))
     def pass_(self, seconds):
@@ -119,6 +127,7 @@ class AnyHistory(RuleBasedStateMachine):
         supervisor.look()
         counted = min(seconds, RULES.heartbeat_s)
         self.open = {name: age + counted for name, age in self.open.items()}
+        self.awake += counted
         condemned = set(supervisor.condemn())
         due = {name for name, age in self.open.items() if age >= RULES.silent_s + 1e-6}
         may = {name for name, age in self.open.items() if age >= RULES.silent_s - 1e-6}
@@ -127,6 +136,8 @@ class AnyHistory(RuleBasedStateMachine):
         asked = supervisor.ask()
         assert not self.open.keys() & set(asked)
         assert set(asked) <= self.kept
+        lately = self.awake - 2 * RULES.heartbeat_s + 1e-6
+        assert not {n for n, at in self.heard_at.items() if at > lately} & set(asked)
         self.open |= dict.fromkeys(asked, 0.0)
 
     @invariant()

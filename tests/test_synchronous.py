@@ -112,6 +112,21 @@ def weights_of(checkpoint):
     return load_file(checkpoint / "model.safetensors")
 
 
+def steps_of(run):
+    records = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [record for record in records if record["kind"] == "step"]
+
+
+_LEARNT = ("step", "version", "groups", "lag/", "loss/", "ratio/", "reward/")
+
+
+def forget_last_step(path):
+    """As if the run had been killed after the publication of a step, before its report."""
+    lines = path.read_text().splitlines(keepends=True)
+    last = max(number for number, line in enumerate(lines) if json.loads(line)["kind"] == "step")
+    path.write_text("".join(lines[:last]))
+
+
 def test_five_steps_without_lag_are_those_of_a_plain_loop(whole):
     import torch
 
@@ -127,9 +142,7 @@ def test_five_steps_without_lag_are_those_of_a_plain_loop(whole):
         assert versions == {batch.version}  # sampled by the very weights that it trains
     steps, weights = plain_loop(load_config(path), run / "base", [b.groups for b in batches])
 
-    records = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    recorded = [record for record in records if record["kind"] == "step"]
-    for step, record in zip(steps, recorded, strict=True):
+    for step, record in zip(steps, steps_of(run), strict=True):
         assert {key: record[key] for key in step} == step
     final, base = weights_of(run / "checkpoints" / "5"), weights_of(run / "base")
     assert all(torch.equal(final[name], weights[name]) for name in final)
@@ -137,16 +150,22 @@ def test_five_steps_without_lag_are_those_of_a_plain_loop(whole):
 
 
 def test_a_run_that_is_killed_ends_with_the_weights_of_one_that_is_not(whole, tmp_path):
-    """Killed between two checkpoints, with groups in flight."""
+    """Killed between two checkpoints, with groups in flight, and a step not yet reported."""
     import torch
 
     process = RunProcess(tmp_path, CONFIG)
     try:
         process.until_step(3)
         process.kill()
+        forget_last_step(process.run / "metrics.jsonl")
         process = RunProcess(tmp_path, CONFIG, "--resume")
         assert process.end() == 0, process.output()
     finally:
         process.clean_up()
+    told, expected = (
+        [{key: step[key] for key in step if key.startswith(_LEARNT)} for step in steps_of(run)]
+        for run in (process.run, whole)
+    )
+    assert told == expected
     killed, unharmed = (weights_of(run / "checkpoints" / "5") for run in (process.run, whole))
     assert all(torch.equal(killed[name], unharmed[name]) for name in unharmed)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from wfr.crash_points import reach
-from wfr.groups import GroupMeta
+from wfr.groups import Batch, Entry, GroupMeta
 from wfr.history import History, HistoryError, read_history
 from wfr.journal import JournalReader, Record
 from wfr.line_log import LineLog
@@ -43,14 +43,14 @@ class Recovery:
         version: published version p.
         checkpoint: version c of the checkpoint that the learner goes on from.
         shards: one per buffer.
-        batches: groups of the steps c … p−1, which the learner repeats, by version.
+        batches: what the steps c … p−1 were made of, which the learner repeats, by version.
         damaged: groups that the disk lost.
     """
 
     version: int
     checkpoint: int
     shards: list[Shard]
-    batches: dict[int, list[Record]]
+    batches: dict[int, Batch[tuple[Record]]]
     damaged: list[int]
 
 
@@ -95,11 +95,8 @@ def recover(run_dir: Path, *, max_lag: int, shards: int, checkpoint: int) -> Rec
         log.force()
         log.close()
     reach("restart.booked")
-    batches = {
-        step: [records[group] for group in _groups(histories, step)]
-        for step in range(checkpoint, version)
-    }
-    empty = [step for step, groups in batches.items() if not groups]
+    batches = {step: _batch(histories, records, step) for step in range(checkpoint, version)}
+    empty = [step for step, batch in batches.items() if not batch.groups]
     if empty:
         raise RecoveryError(
             f"{run_dir / 'journal'}: step {empty[0]} has to be repeated, and all its groups are "
@@ -112,8 +109,8 @@ def recover(run_dir: Path, *, max_lag: int, shards: int, checkpoint: int) -> Rec
 
 def steps_since(
     run_dir: Path, *, max_lag: int, shards: int, checkpoint: int
-) -> dict[int, list[Record]]:
-    """Groups of the published steps since `checkpoint` of a run that goes on, by version.
+) -> dict[int, Batch[tuple[Record]]]:
+    """What the published steps since `checkpoint` were made of, by version; the run goes on.
 
     Raises:
         RecoveryError: a group of such a step is not in the journal.
@@ -122,22 +119,32 @@ def steps_since(
     histories = [_history(run_dir, max_lag, shard, shards) for shard in range(shards)]
     steps = range(checkpoint, min(history.version for history in histories))
     try:
-        return {step: [records[group] for group in _groups(histories, step)] for step in steps}
+        return {step: _batch(histories, records, step) for step in steps}
     except KeyError as error:
         raise RecoveryError(
             f"{run_dir / 'journal'}: group {error} has to be trained on again and is not there"
         ) from None
 
 
-def _groups(histories: Sequence[History], step: int) -> list[int]:
-    """The groups of a step in the order in which it was trained on them.
+def _batch(
+    histories: Sequence[History], records: Mapping[int, Record], step: int
+) -> Batch[tuple[Record]]:
+    """What a step was made of, in the order in which it was trained on it; or KeyError.
 
     Several shards give theirs by id, as `wfr.shards.ShardedBuffer.take` does; one as it took them.
     """
-    if len(histories) == 1:
-        return [group for part in histories[0].batches[step] for group in part]
-    parts = zip(*(history.batches[step] for history in histories), strict=True)
-    return [group for part in parts for group in sorted(itertools.chain.from_iterable(part))]
+
+    def entry(group: int) -> Entry[tuple[Record]]:
+        known = histories[group % len(histories)].groups[group]
+        assert known.meta is not None, f"step {step} used group {group}, which was not finished"
+        return Entry(group, known.admitted_version, (records[group],), known.meta)
+
+    parts = list(zip(*(history.batches[step] for history in histories), strict=True))
+    merged = (itertools.chain.from_iterable(part) for part in parts)
+    entries, replayed = (
+        tuple(map(entry, part if len(histories) == 1 else sorted(part))) for part in merged
+    )
+    return Batch(step, step, entries, replayed)
 
 
 def _history(run_dir: Path, max_lag: int, shard: int, shards: int) -> History:
