@@ -204,30 +204,35 @@ class _Measurement:
     def _many_producers(self) -> list[Figure]:
         each = 4 if self._quick else 6
         every = 0.2 if self._quick else 3.0
-        values: dict[str, list[float]] = {"paced": [], "saturated": []}
+        values: dict[str, list[np.ndarray]] = {"paced": [], "saturated": []}
         for turn in range(1 + (1 if self._quick else 2)):
             for name, pause in (("paced", every), ("saturated", 0.0)):
                 seconds = self._latencies(each if pause else max(2, each // 2), pause)
                 if turn:
-                    values[name].append(float(np.percentile(seconds, 99)) * 1e3)
+                    values[name].append(1e3 * np.percentile(seconds, 99, axis=0))
+        slots, puts = (
+            {name: [float(each[part]) for each in found] for name, found in values.items()}
+            for part in (0, 1)
+        )
         rate = 64 / every
         return [
             figure(
                 "p99 of a put, 64 producers",
-                values["paced"],
+                puts["paced"],
                 "ms",
                 at_most(20),
                 note=f"{rate:.0f} groups/s at random moments; every group is taken afterwards",
             ),
+            figure("p99 of asking for a slot that is free, before it", slots["paced"], "ms"),
             figure(
                 "p99 of a put, 64 producers without pause",
-                values["saturated"],
+                puts["saturated"],
                 "ms",
                 note="a queue of 64 at a machine that is busy throughout",
             ),
         ]
 
-    def _latencies(self, each: int, every: float) -> list[float]:
+    def _latencies(self, each: int, every: float) -> list[tuple[float, float]]:
         processes, producers = 4, 16
         total = processes * producers * each
         buffer = self._buffer(total)

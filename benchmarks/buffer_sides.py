@@ -22,7 +22,7 @@ from cluster.hand_over import HandOver, HostedBuffer, columns_of, pack
 from cluster.remote import Remote
 from wfr.buffer import ReplayBuffer
 from wfr.columns import views
-from wfr.groups import GroupMeta
+from wfr.groups import Admission, GroupMeta
 from wfr.schema import to_batch
 from wfr.selection import Rules
 from wfr.trajectory import Group
@@ -66,15 +66,18 @@ class Producer:
                 batch = self._batches[index]
                 if made == "all but tokens":
                     batch = _with_tokens(batch, group)
-            await self._add(view_of_buffer, group, batch)
+            await _put(view_of_buffer, await view_of_buffer.admit("producer"), group, batch)
 
         return await _timed(put, times * len(self._groups))
 
     async def put_latency(self, buffer: Remote, producers: int, each: int, every: float) -> Any:
-        """Seconds of each of many puts; a producer has its next group after `every`, on average."""
+        """Seconds that many groups waited for their slot, and that each put took.
+
+        A producer has its next group after `every`, on average.
+        """
         view_of_buffer = self._view(buffer)
         rng = np.random.default_rng(producers)
-        seconds: list[float] = []
+        seconds: list[tuple[float, float]] = []
 
         async def produce(first: int) -> None:
             for number in range(first, first + each):
@@ -82,20 +85,16 @@ class Producer:
                 group = self._groups[number % len(self._groups)]
                 batch = self._batches[number % len(self._groups)]
                 started = time.perf_counter()
-                await self._add(view_of_buffer, group, batch)
-                seconds.append(time.perf_counter() - started)
+                admission = await view_of_buffer.admit("producer")
+                admitted = time.perf_counter()
+                await _put(view_of_buffer, admission, group, batch)
+                seconds.append((admitted - started, time.perf_counter() - admitted))
 
         await asyncio.gather(*(produce(index * each) for index in range(producers)))
         return seconds
 
     def _view(self, buffer: Remote) -> HandOver:
         return HandOver(buffer, ray.get_runtime_context().current_actor, self._offered)
-
-    async def _add(self, buffer: HandOver, group: Group, batch: pa.RecordBatch) -> None:
-        admission = await buffer.admit("producer")
-        meta = group_meta(group, {}, batch.nbytes)
-        meta = dataclasses.replace(meta, oldest_version=admission.version)
-        assert await buffer.add(admission.group_id, batch, meta)
 
     async def put_transfer_queue(self) -> float:
         """Seconds to hand all groups in as jagged tensors, all columns, a call per group."""
@@ -212,6 +211,12 @@ def _tensors(batches: Sequence[pa.RecordBatch]) -> list[torch.Tensor]:
         for episode in group.trajectories
         for name in TOKEN_COLUMNS
     ]
+
+
+async def _put(buffer: HandOver, admission: Admission, group: Group, batch: pa.RecordBatch) -> None:
+    meta = group_meta(group, {}, batch.nbytes)
+    meta = dataclasses.replace(meta, oldest_version=admission.version)
+    assert await buffer.add(admission.group_id, batch, meta)
 
 
 async def _timed(put: Callable[[int], Awaitable[None]], count: int) -> float:

@@ -10,8 +10,9 @@ Turns are offered in an open loop: operators answer at the moments of a Poisson 
 late the system is. What is added to a turn is the time from such a moment until the next turn is
 whole in the environment, less what its sampler took. Processor time is that of all processes:
 driver, workers, samplers, buffer, learner, raylet. Sides take turns in one process tree: 256
-samplers with and without supervision, and 16. Then the offered rate rises until the median of what
-is added passes 50 ms.
+samplers with and without supervision, 16, and what Ray takes alone: as many calls of the same
+samplers from actors that do nothing else, while all episodes wait. Then the offered rate rises
+until the median of what is added passes 50 ms.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from cluster.launch import start_ray
 
 _SATURATED_S = 0.05
 _LEAD_S = 1.0
+_NO_RATE = 1e-6
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -122,6 +124,7 @@ async def _measure(
         "many": lambda: _side(simulation, plan, simulation.scale.samplers),
         "bare": lambda: _side(simulation, plan, simulation.scale.samplers, supervised=False),
         "few": lambda: _side(simulation, plan, plan.few),
+        "ray": lambda: _ray(simulation, plan),
     }
     found: dict[str, list[Window]] = {name: [] for name in sides}
     ladder: dict[float, Window] = {}
@@ -145,6 +148,18 @@ async def _side(
     await simulation.show(samplers)
     async with simulation.supervised() if supervised else contextlib.nullcontext():
         return await _window(simulation, plan.rate, plan.least_s)
+
+
+async def _ray(simulation: Simulation, plan: Plan) -> Window:
+    """What as many calls of Ray take that nothing stands around."""
+    await simulation.pace(_NO_RATE)
+    await simulation.show(simulation.scale.samplers)
+    await simulation.bare(plan.rate, _LEAD_S)
+    await simulation.drain()
+    used, began = cpu_seconds(), time.perf_counter()
+    added = await simulation.bare(plan.rate, plan.least_s)
+    used, wall = cpu_seconds() - used, time.perf_counter() - began
+    return Window(len(added) / wall, np.array(added), used / len(added), 0)
 
 
 async def _window(simulation: Simulation, rate: float, least_s: float) -> Window:
@@ -181,6 +196,7 @@ def _figures(
     return [
         figure("added to a turn, median", [seen.ms(50) for seen in many], "ms", at_most(5)),
         figure("added to a turn, p99", [seen.ms(99) for seen in many], "ms"),
+        figure("added by Ray alone, median", [seen.ms(50) for seen in sides["ray"]], "ms"),
         figure(
             f"turns that came through, {plan.rate:g}/s offered",
             [seen.rate for seen in many],
@@ -190,6 +206,7 @@ def _figures(
         figure("episodes at once", [seen.episodes for seen in many], target=at_least(20_000)),
         figure(f"processor time per turn, {scale.samplers} samplers", cpu["many"], "ms"),
         figure(f"processor time per turn, {plan.few} samplers", cpu["few"], "ms"),
+        figure("processor time of a call of Ray alone", cpu["ray"], "ms"),
         ratio(
             f"processor time per turn, {scale.samplers} ÷ {plan.few} samplers",
             cpu["many"],

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from benchmarks.simulated_roles import (
     GROUP,
+    Caller,
     HostedSimulatedLearner,
     SamplerHost,
     Scale,
@@ -145,6 +146,7 @@ class Simulation:
             abandon=_nothing,
         )
         self._tasks: list[asyncio.Task[None]] = []
+        self._callers: list[Remote] = []
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -162,6 +164,8 @@ class Simulation:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            for caller in self._callers:
+                caller.kill()
             await self.state.pool.shutdown()
             await self.topology.shutdown()
             self._directory.close()
@@ -207,6 +211,18 @@ class Simulation:
         """Offer so many turns per second, first turns of new episodes among them."""
         share = rate * (1 - 1 / self.scale.turns) / len(self.topology.workers)
         await asyncio.gather(*(worker.pace(share) for worker in self.topology.workers))
+
+    async def bare(self, rate: float, seconds: float) -> list[float]:
+        """Call the samplers so often without anything around it; what was added to each call."""
+        if not self._callers:
+            samplers = list(self._pool.live.values())
+            self._callers = [
+                host(Caller, self.scale, samplers, seed, options={"num_cpus": 0})
+                for seed in range(self.scale.worker_processes)
+            ]
+        share = rate / len(self._callers)
+        found = await asyncio.gather(*(each.play(share, seconds) for each in self._callers))
+        return [added for each in found for added in each]
 
     async def drain(self) -> tuple[int, list[float]]:
         """Turns since the last call, and the seconds that were added to them."""

@@ -6,9 +6,13 @@ small machine has. Each has a handle of its own all the same.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import inspect
+import random
+import time
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,7 @@ from cluster.roles import HostedWorker
 from wfr.config import Config, parse_config
 from wfr.journal import Journal
 from wfr.line_log import Sync
-from wfr.protocols import Publication, TransferGroup
+from wfr.protocols import Publication, SamplingRequest, TransferGroup
 from wfr.tasks.source import Task
 from wfr.testing import FakeRenderer
 from wfr.testing_roles import PacedEnvironment, Pacer, SimulatedLearner, SimulatedSampler
@@ -146,6 +150,32 @@ class SeatedSampler(Remote):
     def kill(self) -> None:
         """End this one, not its host."""
         self.handle.die.remote()
+
+
+class Caller:
+    """Calls samplers as a worker does, and does nothing else: what Ray alone takes for a turn."""
+
+    def __init__(self, scale: Scale, samplers: Sequence[Remote], seed: int) -> None:
+        """Ask each of `samplers` as often as any other."""
+        self._scale = scale
+        self._samplers = samplers
+        self._chance = random.Random(seed)
+        tokens = scale.prompt + scale.turns * (scale.turn + scale.observation) // 2
+        self._request = SamplingRequest([1] * tokens, scale.turn, ("</a>",), 1.0)
+
+    async def play(self, rate: float, seconds: float) -> list[float]:
+        """Call `rate` times a second, at random moments; what was added to each call."""
+        calls, end = [], time.monotonic() + seconds
+        due = time.monotonic() + self._chance.expovariate(rate)
+        while due < end:
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            calls.append(asyncio.create_task(self._call(due)))
+            due += self._chance.expovariate(rate)
+        return await asyncio.gather(*calls)
+
+    async def _call(self, due: float) -> float:
+        await self._chance.choice(self._samplers).sample(self._request)
+        return time.monotonic() - due - self._scale.sampler_s
 
 
 class HostedSimulatedLearner(SimulatedLearner):

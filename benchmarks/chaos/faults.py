@@ -27,12 +27,9 @@ class Faults:
         mapped: files of the shared memory that processes had.
     """
 
-    def __init__(
-        self, machines: Machines, bridge: Bridge | None, tell: Callable[[str], None]
-    ) -> None:
-        """Without a bridge a machine is cut off by stopping everything on it."""
+    def __init__(self, machines: Machines, tell: Callable[[str], None]) -> None:
+        """Where machines have no bridge, one is cut off by stopping everything on it."""
         self._machines = machines
-        self._bridge = bridge
         self._tell = tell
         self._cut: set[int] = set()
         self.done: list[tuple[float, Fault]] = []
@@ -80,11 +77,11 @@ class Faults:
         with contextlib.suppress(psutil.NoSuchProcess):
             if fault.what == "kill":
                 raylet.kill()
-            elif self._bridge is None:
+            elif self._machines.bridge is None:
                 everything = self._machines.processes(machine=index)
                 await _to_processes(fault, everything if fault.what == "cut" else [raylet])
             else:
-                await self._to_link(fault, index, self._bridge)
+                await self._to_link(fault, index, self._machines.bridge)
 
     async def _to_link(self, fault: Fault, index: int, bridge: Bridge) -> None:
         cut = fault.what == "cut"

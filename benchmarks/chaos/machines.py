@@ -36,7 +36,7 @@ class Machines:
         What their processes write goes to `logs`, their temporary files to `temporary`, both in
         `directory`, whose path is short: sockets lie in it.
         """
-        self._bridge = bridge
+        self.bridge = bridge
         self._logs, self.temporary = directory / "logs", directory / "tmp"
         for path in (self._logs, self.temporary):
             path.mkdir()
@@ -62,7 +62,7 @@ class Machines:
 
     def environment(self, index: int = 0) -> dict[str, str]:
         """Environment of a process that runs on a machine; 0 is the head's."""
-        interface = "lo" if self._bridge is None else "eth0" if index else self._bridge.name
+        interface = "lo" if self.bridge is None else "eth0" if index else self.bridge.name
         return {
             **os.environ,
             **{_TOKEN: self._token, _MACHINE: str(index), "GLOO_SOCKET_IFNAME": interface},
@@ -136,10 +136,10 @@ class Machines:
             started.wait(30)
 
     def _ip(self, index: int) -> str:
-        return self._bridge.address(index) if self._bridge else "127.0.0.1"
+        return self.bridge.address(index) if self.bridge else "127.0.0.1"
 
     def _start(self, index: int, *arguments: str) -> subprocess.Popen[bytes]:
-        inside = self._bridge.enter(index) if self._bridge and index else []
+        inside = self.bridge.enter(index) if self.bridge and index else []
         command = [*inside, sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
         command += [*arguments, f"--node-ip-address={self._ip(index)}", "--num-cpus=0"]
         command += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]

@@ -42,11 +42,13 @@ class Outcome:
         wrong: what should not be, each in a sentence; empty: all is well.
         figures: what was measured, for people.
         summary: what the run says of itself; empty where it has not come so far.
+        done: the faults that were carried out, each with its `time.time()`.
     """
 
     wrong: list[str]
     figures: dict[str, str]
     summary: dict[str, Any]
+    done: list[tuple[float, Fault]]
 
 
 async def on_machines(
@@ -58,10 +60,12 @@ async def on_machines(
     network: bool,
     limit_s: float,
     tell: Callable[[str], None],
+    rest_s: float | None = None,
 ) -> Outcome:
     """Play `config` in the directory `run`, which is emptied, on machines made for it.
 
-    `network`: in namespaces, where they can be had.
+    `network`: in namespaces, where they can be had. `rest_s`: so long after the last fault the run
+    is told to end, wherever it is; without, it has to reach its target.
     """
     shutil.rmtree(run, ignore_errors=True)
     run.parent.mkdir(parents=True, exist_ok=True)
@@ -76,9 +80,9 @@ async def on_machines(
                     run.resolve(),
                     settings=settings,
                     schedule=schedule,
-                    bridge=bridge,
                     tell=tell,
                     limit_s=limit_s,
+                    rest_s=rest_s,
                 )
             finally:
                 machines.close()
@@ -102,12 +106,13 @@ async def play(
     *,
     settings: Sequence[str],
     schedule: Sequence[Fault],
-    bridge: Bridge | None,
     tell: Callable[[str], None],
     limit_s: float,
+    rest_s: float | None,
 ) -> Outcome:
     """Run to the end, faults from the first step on; after `limit_s` seconds it is ended."""
-    faults = Faults(machines, bridge, tell)
+    target = rest_s is None
+    faults = Faults(machines, tell)
     command = [sys.executable, "-m", "cluster.cli", "train", str(config)]
     for setting in (*SETTINGS, f"run.dir={run.parent}", f"run.name={run.name}", *settings):
         command += ["--set", setting]
@@ -125,6 +130,10 @@ async def play(
                 if len(tasks) == 1 and figures.times_of(read(run), "step"):
                     tell("the first step; the faults begin")
                     tasks.append(asyncio.create_task(faults.carry_out(schedule)))
+                if rest_s is not None and tasks[1:] and tasks[1].done():
+                    await asyncio.sleep(rest_s)
+                    process.terminate()
+                    rest_s = None
     except TimeoutError:
         wrong.append(f"the run had not ended after {limit_s:.0f} s")
     finally:
@@ -137,10 +146,10 @@ async def play(
     wrong += [f"a fault could not be done: {e!r}" for e in ended if isinstance(e, Exception)]
     if process.returncode:
         wrong.append(f"exit code {process.returncode}: see {log}")
-    wrong += await asyncio.to_thread(_wrong, run)
+    wrong += await asyncio.to_thread(_wrong, run, target=target)
     wrong += [f"left: {each}" for each in await asyncio.to_thread(_left, machines, faults)]
     summary = _summary(run)
-    return Outcome(wrong, _figures(read(run), faults, summary), summary)
+    return Outcome(wrong, _figures(read(run), faults, summary), summary, faults.done)
 
 
 def read(run: Path) -> list[dict[str, Any]]:
@@ -156,10 +165,11 @@ def _summary(run: Path) -> dict[str, Any]:
     return found
 
 
-def _wrong(run: Path) -> list[str]:
-    """Has it reached its target, and do its books close?"""
-    steps = json.loads((run / "config.json").read_text("utf-8"))["train"]["steps"]
+def _wrong(run: Path, *, target: bool) -> list[str]:
+    """Has it reached its target, if it had to, and do its books close?"""
     versions = [record["version"] for record in read(run) if record["kind"] == "step"]
+    steps = json.loads((run / "config.json").read_text("utf-8"))["train"]["steps"]
+    steps = steps if target else max(versions, default=1)
     wrong = []
     if versions != list(range(1, steps + 1)):
         reached = max(versions, default=0)
