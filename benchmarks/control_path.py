@@ -56,7 +56,7 @@ class Plan:
     few: int = 16
     rate: float = 500.0
     rates: tuple[float, ...] = (750, 1000, 1250, 1500, 1750, 2000, 2500, 3000)
-    repeats: int = 3
+    repeats: int = 5
     least_s: float = 5.0
 
 
