@@ -11,8 +11,8 @@ late the system is. What is added to a turn is the time from such a moment until
 whole in the environment, less what its sampler took. Processor time is that of all processes:
 driver, workers, samplers, buffer, learner, raylet. Sides take turns in one process tree: 256
 samplers with and without supervision, 16, and what Ray takes alone: as many calls of the same
-samplers from actors that do nothing else, while all episodes wait. Then the offered rate rises
-until the median of what is added passes 50 ms.
+samplers from actors that do nothing else, while all episodes wait. Then few turns are
+offered, and more until the median of what is added passes 50 ms.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from cluster.launch import start_ray
 
 _SATURATED_S = 0.05
 _LEAD_S = 1.0
-_NO_RATE = 1e-6
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class Plan:
 
     few: int = 16
     rate: float = 500.0
-    rates: tuple[float, ...] = (750, 1000, 1250, 1500, 1750, 2000, 2500, 3000)
+    rates: tuple[float, ...] = (125, 250, 375, 500, 625, 750, 1000, 1250, 1500, 2000)
     repeats: int = 5
     least_s: float = 5.0
 
@@ -152,7 +151,7 @@ async def _side(
 
 async def _ray(simulation: Simulation, plan: Plan) -> Window:
     """What as many calls of Ray take that nothing stands around."""
-    await simulation.pace(_NO_RATE)
+    await simulation.pace(0.0)
     await simulation.show(simulation.scale.samplers)
     await simulation.bare(plan.rate, _LEAD_S)
     await simulation.drain()
