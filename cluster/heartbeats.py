@@ -36,7 +36,12 @@ class Process(Protocol):
 
 
 class Heartbeats:
-    """Asks; `nodes` says on which machine each process was when it answered last."""
+    """Asks everybody; one object per run.
+
+    Attributes:
+        nodes: on which machine each process was when it answered last.
+        asked: how many questions there were.
+    """
 
     def __init__(
         self,
@@ -59,10 +64,11 @@ class Heartbeats:
         self._record = record
         self._sleep = sleep
         self._supervisor = Supervisor(rules, clock)
-        self._asked: dict[str, Any] = {}
+        self._known: dict[str, Any] = {}
         self._questions: set[asyncio.Task[None]] = set()
         self._ended: Counter[str] = Counter()
         self.nodes: dict[str, str] = {}
+        self.asked = 0
 
     async def watch(self) -> None:
         """Supervise until cancelled."""
@@ -72,11 +78,12 @@ class Heartbeats:
                 self._supervisor.look()
                 self._meet()
                 for name in self._supervisor.ask():
-                    question = asyncio.create_task(self._question(name, self._asked[name]))
+                    self.asked += 1
+                    question = asyncio.create_task(self._question(name, self._known[name]))
                     self._questions.add(question)
                     question.add_done_callback(self._questions.discard)
                 for name in self._supervisor.condemn():
-                    await self._execute(name, self._asked[name])
+                    await self._execute(name, self._known[name])
         finally:
             for question in self._questions:
                 question.cancel()
@@ -84,23 +91,23 @@ class Heartbeats:
 
     def silence(self) -> dict[str, float]:
         """Seconds for which each process has left a question open; those that answer are absent."""
-        silent = {name: self._supervisor.silence(name) for name in self._asked}
+        silent = {name: self._supervisor.silence(name) for name in self._known}
         return {name: seconds for name, seconds in silent.items() if seconds > 0}
 
     def _meet(self) -> None:
         """Supervise the processes that there are now; another one under an old name is new."""
         now = self._processes()
-        same = [name for name, process in now.items() if self._asked.get(name) is process]
+        same = [name for name, process in now.items() if self._known.get(name) is process]
         self._supervisor.keep(same)
         self._supervisor.keep(now)
-        self._asked = dict(now)
+        self._known = dict(now)
 
     async def _question(self, name: str, process: Process) -> None:
         with contextlib.suppress(PeerLostError):  # dead, which whoever waits for it will see
             self.nodes[name], heard = await process.beat()
             for other in self.nodes.keys() & set(heard):  # of others the machine is to be learnt
                 self._supervisor.heard(other)
-        if self._asked.get(name) is process:
+        if self._known.get(name) is process:
             self._supervisor.answered(name)
 
     async def _execute(self, name: str, process: Any) -> None:

@@ -54,6 +54,11 @@ class Supervision:
         if role_of(name) == "sampler":
             self._state.pool.lose(name, why)
 
+    @property
+    def questions(self) -> int:
+        """How often any process has been asked whether it is alive."""
+        return self._heartbeats.asked
+
     def node(self, name: str) -> str:
         """Id of the node on which a process was when it answered last; empty: it never did."""
         return self._heartbeats.nodes.get(name, "")
