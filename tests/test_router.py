@@ -40,6 +40,22 @@ def test_an_episode_sticks_to_its_sampler():
     assert sorted(used(samplers).values()) == [0, 5, 5]
 
 
+def test_it_tells_once_who_has_answered_and_not_who_has_died():
+    samplers = {"a": FakeSampler([5]), "b": FakeSampler([5], dies_at=0), "c": FakeSampler([5])}
+
+    async def main():
+        route = router(**samplers)
+        assert route.heard() == set()
+        for episode in ("one", "two", "three"):
+            await route.sample(episode, REQUEST)
+        assert route.heard() == {"a", "c"}
+        assert route.heard() == set()
+        await route.sample("one", REQUEST)
+        assert len(route.heard()) == 1
+
+    asyncio.run(main())
+
+
 def test_episodes_are_spread_evenly_and_freed_places_are_filled():
     samplers = {name: FakeSampler([5]) for name in "ab"}
 
