@@ -52,6 +52,7 @@ class Sampler:
             args |= {"enforce_eager": True, "block_size": _CPU_BLOCK}
         else:
             args["gpu_memory_utilization"] = settings.gpu_memory_utilization
+            args["enable_sleep_mode"] = settings.colocated
         self._scratch = Scratch("wfr-sampler-")
         with self._scratch.for_children():
             self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
@@ -61,6 +62,8 @@ class Sampler:
         self._updating = False
         self._leaving = False
         self._holding = asyncio.Event()
+        self._awake = asyncio.Event()
+        self._awake.set()
         self._in_flight = settings.in_flight
         # What would only queue inside the engine waits here, so that its salt is still right when
         # the engine schedules it.
@@ -89,17 +92,41 @@ class Sampler:
 
         Those that are being sampled have `grace_s` seconds to end. Then they are cut off, and give
         back what they have: whoever asked goes on with these tokens at another sampler. During an
-        update that takes longer, nothing can be cut off before its end.
+        update or a sleep that takes longer, nothing can be cut off before its end.
         """
         self._leaving = True
         try:
             async with asyncio.timeout(grace_s):
                 await self._places.empty()
         except TimeoutError:
+            await self._awake.wait()
             with alive():
                 await self._engine.pause_generation(mode="abort", clear_cache=False)
                 await self._engine.resume_generation()
             await self._places.empty()
+
+    async def doze(self) -> None:
+        """Sleep: hold still, and free the memory of KV cache and weights where it is a GPU's.
+
+        Turns being sampled go on after `wake`, with their KV computed again by the same weights.
+        One that holds still for an update that has failed stays as it is: it must not sample when
+        it wakes.
+        """
+        if self._paused:
+            return
+        self._holding.set()
+        self._awake.clear()
+        with alive():
+            await self._engine.sleep(level=1, mode="keep")
+
+    async def wake(self) -> None:
+        """End a sleep, if it sleeps."""
+        if self._awake.is_set():
+            return
+        with alive():
+            await self._engine.wake_up()
+        self._awake.set()
+        self._holding.clear()
 
     async def init_transfer(self, init_info: Mapping[str, Any]) -> None:
         """Join the trainer's weight-transfer group."""
@@ -114,6 +141,7 @@ class Sampler:
 
         An update that was begun before and never finished is replaced by this one.
         """
+        await self.wake()  # whoever put it to sleep may have died
         self._holding.set()
         with alive():
             if self._updating:
@@ -166,7 +194,7 @@ class Sampler:
         raise PeerLostError(f"the vLLM engine has died: {self._engine.dead_error}")
 
     def load(self) -> tuple[int, bool]:
-        """Requests that it has, and whether it holds still for an update."""
+        """Requests that it has, and whether it holds still for an update or sleeps."""
         return self._places.requests, self._holding.is_set()
 
     async def ping(self) -> None:
@@ -226,10 +254,10 @@ _PAUSES: dict[str, tuple[Literal["keep", "wait", "abort"], bool]] = {
 
 
 def transfer_backend(config: Config, device: str) -> str:
-    """Name of vLLM's weight-transfer engine: NCCL where there is a GPU, Gloo otherwise."""
+    """Name of vLLM's weight-transfer engine: NCCL where each has a GPU of its own, else Gloo."""
     if config.weights.backend != "auto":
         return config.weights.backend
-    return "nccl" if device == "cuda" else "gloo"
+    return "nccl" if device == "cuda" and not config.sampler.colocated else "gloo"
 
 
 def _set_environment(config: Config, device: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from cluster.failures import RunFailedError
@@ -68,6 +68,34 @@ class Fleet:
             if not self._state.pool.live:
                 with self.publishing.within("pool"):
                     await self._until_joined()
+
+    @contextlib.asynccontextmanager
+    async def resting(self) -> AsyncIterator[None]:
+        """Where samplers are colocated they sleep inside the block, and no weights are sent."""
+        if not self._state.config.sampler.colocated:
+            yield
+            return
+        async with self.weights, self.asleep():
+            yield
+
+    @contextlib.asynccontextmanager
+    async def asleep(self) -> AsyncIterator[None]:
+        """Where samplers are colocated they sleep inside the block. The caller holds `weights`."""
+        if not self._state.config.sampler.colocated:
+            yield
+            return
+        try:
+            await self._all("doze")
+            yield
+        finally:
+            await self._all("wake")
+
+    async def _all(self, method: str) -> None:
+        """Call a method of every sampler; of one that is dead others learn by themselves."""
+        calls = (getattr(sampler, method)() for sampler in self._state.pool.live.values())
+        for result in await asyncio.gather(*calls, return_exceptions=True):
+            if isinstance(result, BaseException) and not isinstance(result, PeerLostError):
+                raise result
 
     async def _until_joined(self) -> None:
         """Wait until a sampler has joined; raises LearnerLostError if there is nobody to join."""

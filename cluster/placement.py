@@ -67,7 +67,7 @@ class Demand:
 def demands(config: Config, *, gpu: bool) -> list[Demand]:
     """What a run asks for, the gang first; `gpu`: the cluster has GPUs."""
     places, parts = config.placement, config.sampler.tensor_parallel
-    usual = 1.0 if gpu else 0.0
+    usual = (0.5 if config.sampler.colocated else 1.0) if gpu else 0.0
     each = usual if places.sampler.gpus is None else places.sampler.gpus
     gang = places.learner
     ask = [

@@ -261,7 +261,8 @@ class Run:
         self._progress.phase(
             f"resuming at version {recovery.version}: {len(recovery.batches)} steps to repeat"
         )
-        steps = await self._training.repeat(recovery.batches)
+        async with self._fleet.resting():
+            steps = await self._training.repeat(recovery.batches)
         await self._topology.recover_buffer(recovery.shards)
         self._state.tally.steps = self._state.version = recovery.version
         for step in steps:

@@ -144,7 +144,8 @@ class Training:
         self._unpublished.append(batch)
         try:
             with self.loop.within("train"):
-                results = await self._take_step(batch)
+                async with self._fleet.resting():
+                    results = await self._take_step(batch)
         except BatchRefusedError as error:
             self._unpublished.pop()
             await self._refuse(batch, error.refusals, stepped=False)
@@ -224,7 +225,8 @@ class Training:
                 await self._state.topology.start_ranks()
             except PeerLostError as failed:
                 raise LearnerLostError(gist(failed)) from failed
-            await self._reload()
+            async with self._fleet.asleep():
+                await self._reload()
             self._state.learner_lost.clear()
             with self._fleet.blaming():
                 await self._fleet.join()

@@ -22,11 +22,12 @@ from cluster.survivors import Survivors
 from wfr.backends.base import BackendConfigError
 from wfr.buffer import ReplayBuffer
 from wfr.config import parse_config
-from wfr.groups import GroupMeta
+from wfr.groups import Batch, Entry, GroupMeta
 from wfr.metrics import RunMetrics
 from wfr.protocols import DataLostError, PeerLostError, Publication, PublishError
 from wfr.selection import Rules
 from wfr.soundness import BatchRefusedError, Refusal
+from wfr.testing import settle
 
 
 class Remote:
@@ -47,8 +48,9 @@ class Remote:
 
 
 class Sampler:
-    def __init__(self, name):
+    def __init__(self, name, events=None):
         self.name, self.dead = name, asyncio.Event()
+        self.events = [] if events is None else events
         self.told = []  # a test may set the list of events here
 
     async def watch(self):
@@ -67,6 +69,16 @@ class Sampler:
     async def ping(self):
         if self.dead.is_set():
             raise PeerLostError(f"{self.name} died")
+
+    async def doze(self):
+        if self.dead.is_set():
+            raise PeerLostError(f"{self.name} died")
+        self.events.append(f"doze {self.name}")
+
+    async def wake(self):
+        if self.dead.is_set():
+            raise PeerLostError(f"{self.name} died")
+        self.events.append(f"wake {self.name}")
 
     async def leave(self, grace_s):
         self.told.append(f"leave {self.name} in {grace_s:g} s")
@@ -301,7 +313,7 @@ class Topology:
         if self.failing:
             self.failing -= 1
             raise PeerLostError("no place")
-        self.started.append(Sampler(name))
+        self.started.append(Sampler(name, self.events))
         return self.started[-1]
 
     async def connect(self, samplers):
@@ -334,7 +346,11 @@ def _run(tmp_path, *, rank=None, workers=None, meanwhile=None, survivors=None, *
         {
             "run": {"name": "r", "dir": str(tmp_path)},
             "buffer": {"max_lag": chosen["max_lag"]},
-            "sampler": {"count": chosen["samplers"], "max": chosen.get("most")},
+            "sampler": {
+                "count": chosen["samplers"],
+                "max": chosen.get("most"),
+                "colocated": chosen.get("colocated", False),
+            },
             "weights": {"overlap": chosen["overlap"]},
             "train": {
                 "steps": chosen["steps"],
@@ -399,6 +415,59 @@ def test_a_slot_is_freed_only_after_its_step_is_published(tmp_path, overlap):
     assert summary["tokens_discarded"]["run_ended"] == 3
     spent = summary["tokens_consumed"] + summary["tokens_waiting"] + 3
     assert summary["tokens_generated"] == spent
+
+
+def _nights(events):
+    """Who sleeps, and what is done meanwhile: by the words that the events begin with."""
+    return [e for e in events if e.split()[0] in ("doze", "step", "weights", "wake", "publish")]
+
+
+def test_colocated_samplers_sleep_during_each_step_and_no_weights_are_sent_to_them(tmp_path):
+    events, _, error = _run(tmp_path, steps=2, max_lag=2, samplers=2, overlap=None, colocated=True)
+    assert error is None
+    night = ["doze sampler-0", "doze sampler-1", None, None, "wake sampler-0", "wake sampler-1"]
+    expected = ["publish 0"]
+    for version in (0, 1):
+        groups = f"g{2 * version},g{2 * version + 1}"
+        night[2:4] = [f"step {version} on {groups}", f"weights {version + 1}"]
+        expected += [*night, f"publish {version + 1}"]
+    assert _nights(events) == expected
+
+
+def test_colocated_samplers_wake_when_the_learner_dies_and_sleep_while_a_new_one_catches_up(
+    tmp_path, monkeypatch
+):
+    entries = [Entry(group, 0, (f"g{group}",), GroupMeta(2, 2, 10, 0)) for group in (0, 1)]
+    batch = Batch(0, 0, tuple(entries))
+    monkeypatch.setattr("cluster.training.steps_since", lambda *_, **__: {0: batch})
+    events, summary, error = _run(
+        tmp_path,
+        rank=lambda e: MortalRank(e, "step", 2),
+        steps=2,
+        max_lag=2,
+        overlap=None,
+        colocated=True,
+    )
+    assert error is None
+    assert summary["steps"] == 2
+    died = events.index("kill learner")
+    assert _nights(events[:died])[-2:] == ["doze sampler-0", "wake sampler-0"]
+    after = _nights(events[died:])
+    assert [each.split()[0] for each in after] == ["doze", "step", "weights", "wake", "publish"] * 2
+    assert next(each for each in after if each.startswith("step")) == "step 0 on g0,g1"
+
+
+def test_a_dead_sampler_keeps_no_step_from_being_taken(tmp_path):
+    async def meanwhile(run, topology):
+        await settle(lambda: "workers know sampler-0,sampler-1" in topology.events)
+        topology.started[0].dead.set()
+
+    events, summary, error = _run(
+        tmp_path, samplers=2, overlap=None, colocated=True, meanwhile=meanwhile
+    )
+    assert error is None
+    assert summary["steps"] == 3
+    assert "doze sampler-1" in events
 
 
 def _all(groups):

@@ -197,6 +197,34 @@ def test_what_an_update_does_to_a_turn_being_sampled(rig, policy):
     assert not _agrees(sample, wrong)
 
 
+def test_who_sleeps_samples_nothing_and_goes_on_with_the_same_turn(rig):
+    """On a CPU no memory is freed by it; what vLLM does with requests is the same."""
+    _publish(rig, 1, 1)
+    request = SamplingRequest(PROMPT, 200, (), 0.0)
+    whole = rig.run(rig.sampler.sample(request))
+    pending = asyncio.run_coroutine_threadsafe(rig.sampler.sample(request), rig.loop)
+    rig.run(rig.sampler.sample(SamplingRequest(PROMPT, 5, (), 0.0)))
+    rig.run(rig.sampler.doze())
+    assert rig.run(_async(rig.sampler.load)()) == (1, True)
+    rig.run(rig.sampler.ping())
+    late = asyncio.run_coroutine_threadsafe(rig.sampler.sample(request), rig.loop)
+    with pytest.raises(TimeoutError):
+        pending.result(1.0)
+    rig.run(rig.sampler.wake())
+    rig.run(rig.sampler.wake())
+    assert pending.result(120).tokens.tolist() == whole.tokens.tolist()
+    assert late.result(120).tokens.tolist() == whole.tokens.tolist()
+    assert rig.run(_async(rig.sampler.load)()) == (0, False)
+
+
+def test_an_update_wakes_who_sleeps(rig):
+    rig.run(rig.sampler.doze())
+    _publish(rig, 2, 2)
+    sample = rig.run(rig.sampler.sample(SamplingRequest(PROMPT, 8, (), 1.0)))
+    assert [span.version for span in sample.spans] == [2]
+    assert _agrees(sample, _replay(rig.models, PROMPT, sample))
+
+
 def test_the_prefix_cache_survives_only_where_nothing_else_is_asked(rig, policy):
     """After an update the same prompt is never continued from what older weights computed."""
     prompt = [20 + i % 700 for i in range(600)]  # several whole cache blocks

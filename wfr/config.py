@@ -134,6 +134,9 @@ class SamplerConfig(Section):
     """What an update does to turns being sampled: they go on with their KV cache; or with one
     computed again by the new weights; or the update waits for their ends; or they are cut off and
     sent again as prompts."""
+    colocated: bool = False
+    """Samplers sleep while the learner trains, and give it the GPUs: each takes half of one where
+    `placement` says nothing, and weights travel over Gloo. Turns being sampled go on afterwards."""
     update_timeout_s: float = Field(60.0, gt=0)
     """How long one weight transfer may take before the sampler counts as dead."""
     threads: int = Field(1, ge=1)
@@ -242,14 +245,14 @@ class WeightsConfig(Section):
     """How new weights reach the samplers."""
 
     backend: Literal["auto", "nccl", "gloo"] = "auto"
-    """`auto`: NCCL where there is a GPU, Gloo otherwise."""
+    """`auto`: NCCL where there are GPUs that learner and samplers do not share, Gloo otherwise."""
     port: int = Field(0, ge=0, le=65535)
     """Rendezvous port; 0: any free one."""
     bucket_mib: int | None = Field(None, ge=1)
     """Size of the buckets that weights travel in; none: 512 over NCCL, 4 over Gloo."""
     overlap: bool | None = None
     """Run forward and backward of the next step while weights are sent; none: where it is possible,
-    which is below ZeRO stage 3."""
+    which is below ZeRO stage 3 and where samplers are not colocated."""
     checksums: bool = False
     """Debugging: compare a checksum of every tensor on both sides before new weights count."""
 
@@ -325,7 +328,7 @@ class Config(Section):
     @property
     def overlaps_publishing(self) -> bool:
         """Whether the next step runs beside the sending of weights."""
-        possible = self.learner.zero_stage < 3
+        possible = self.learner.zero_stage < 3 and not self.sampler.colocated
         return possible if self.weights.overlap is None else self.weights.overlap
 
     @model_validator(mode="after")
@@ -345,6 +348,20 @@ class Config(Section):
             raise ValueError(
                 f"buffer.min_scored={buffer.min_scored} is above rollout.group_size="
                 f"{self.rollout.group_size}: no group could ever be trained on"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _colocated_can_share(self) -> Self:
+        if self.sampler.colocated and self.weights.backend == "nccl":
+            raise ValueError(
+                "weights.backend='nccl' contradicts sampler.colocated=true: NCCL refuses two "
+                "processes on one GPU; leave it out, or set gloo"
+            )
+        if self.sampler.colocated and self.weights.overlap:
+            raise ValueError(
+                "weights.overlap=true contradicts sampler.colocated=true: samplers sleep during a "
+                "step, and cannot receive weights; leave it out"
             )
         return self
 
