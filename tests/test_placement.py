@@ -55,6 +55,13 @@ def test_a_spread_gang_takes_a_machine_for_each_rank():
         _placed(config, _nodes(2))
 
 
+def test_colocated_samplers_and_ranks_have_as_many_gpus_as_either():
+    config = _config(sampler={"count": 2, "colocated": True}, learner={"ranks": 2})
+    assert len(_placed(config, _nodes(1, gpus=2))) == 4
+    with pytest.raises(MisfitError):
+        _placed(config, _nodes(1, gpus=1))
+
+
 def test_samplers_share_a_gpu():
     config = _config(
         sampler={"count": 4},
@@ -141,6 +148,18 @@ def test_selectors_are_rays(selector, value, fits):
         (
             {"placement": {"sampler": {"gpus": 0.5}}, "sampler": {"tensor_parallel": 2}},
             "placement.sampler.gpus=0.5 contradicts sampler.tensor_parallel=2",
+        ),
+        (
+            {"sampler": {"colocated": True, "tensor_parallel": 2}},
+            "sampler.colocated=true contradicts sampler.tensor_parallel=2",
+        ),
+        (
+            {"sampler": {"colocated": True}, "weights": {"backend": "nccl"}},
+            "weights.backend='nccl' contradicts sampler.colocated=true",
+        ),
+        (
+            {"sampler": {"colocated": True}, "weights": {"overlap": True}},
+            "weights.overlap=true contradicts sampler.colocated=true",
         ),
     ],
 )

@@ -353,6 +353,12 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _colocated_can_share(self) -> Self:
+        if self.sampler.colocated and self.sampler.tensor_parallel > 1:
+            raise ValueError(
+                f"sampler.colocated=true contradicts sampler.tensor_parallel="
+                f"{self.sampler.tensor_parallel}: the parts of an engine need whole GPUs, which a "
+                "learner rank cannot share; set tensor_parallel: 1, or colocated: false"
+            )
         if self.sampler.colocated and self.weights.backend == "nccl":
             raise ValueError(
                 "weights.backend='nccl' contradicts sampler.colocated=true: NCCL refuses two "
