@@ -220,12 +220,13 @@ def test_a_run_of_which_every_process_is_killed_is_resumed_to_its_end(start):
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_lora_trains_publishes_merged_weights_and_resumes(start, director):
-    """FlowSteer's adapter; the reference is the director without it."""
+    """FlowSteer's adapter: the reference is the director without it. Samplers sleep meanwhile."""
     from wfr.audit import audit
 
     settings = (
         f"model.path={director}",
         "learner.lora.rank=64",
+        "sampler.colocated=true",
         "learner.lr=3e-3",
         "train.steps=6",
         "train.checkpoint_every=2",
