@@ -21,7 +21,8 @@ import ray
 from actors.worker import RolloutWorker
 from cluster.background import background
 from cluster.hand_over import columns_of
-from cluster.heart import HEART, Heart, Pulse, node
+from cluster.heart import HEART, Heart, node
+from cluster.pulse import Pulse
 from cluster.remote import Remote
 from cluster.roles import HostedWorker
 from wfr.config import Config, parse_config

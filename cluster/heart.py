@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
-from typing import NamedTuple
 
 import psutil
 import ray
+
+from cluster.pulse import Pulse
 
 HEART = "heart"
 """Concurrency group that answers where a process is otherwise busy with one call at a time."""
 
 WRITING = "writing"
 """Concurrency group in which a learner rank writes its part of a checkpoint."""
-
-
-class Pulse(NamedTuple):
-    """What a process answers that is asked whether it is alive.
-
-    Attributes:
-        node: id of the node that it runs on.
-        heard: names of the processes that have answered it since it was asked before.
-    """
-
-    node: str
-    heard: Collection[str] = ()
 
 
 class Heart:

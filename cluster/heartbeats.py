@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from cluster.heart import Pulse
+from cluster.pulse import Pulse
 from cluster.supervisor import Supervisor
 from cluster.waiting import role_of
 from wfr.protocols import PeerLostError

@@ -14,10 +14,11 @@ from actors.render import Renderer
 from actors.sampler import Sampler
 from actors.worker import RolloutWorker
 from cluster.hand_over import HandOver, columns_of, pack
-from cluster.heart import HEART, WRITING, Heart, Pulse, end_children, node
+from cluster.heart import HEART, WRITING, Heart, end_children, node
 from cluster.hub import RemoteHub
 from cluster.logs import redirect
 from cluster.ports import free_port
+from cluster.pulse import Pulse
 from cluster.remote import Remote
 from cluster.weights import RemoteSamplers
 from wfr.config import Config

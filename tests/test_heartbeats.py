@@ -10,8 +10,8 @@ import time
 import psutil
 import pytest
 
-from cluster.heart import Pulse
 from cluster.heartbeats import Heartbeats
+from cluster.pulse import Pulse
 from wfr.protocols import PeerLostError
 from wfr.supervision_config import SupervisionConfig
 from wfr.testing import FakeClock, settle
@@ -86,11 +86,13 @@ def test_of_whom_workers_have_heard_is_not_asked_again_until_they_have_not():
     async def script(bench):
         sampler, worker = bench.processes["sampler-0"], bench.processes["worker-0"]
         await bench.clock.pass_(60)
-        assert bench.heartbeats.nodes["sampler-0"] == "node-1"  # was asked once, for this
-        assert (sampler.beats, worker.beats > 50) == (1, True)
+        assert bench.heartbeats.nodes["sampler-0"] == "node-1"  # for this it was asked
+        asked = sampler.beats
+        assert asked in (1, 2)  # whose answer came first?
+        assert worker.beats > 50
         worker.heard = set()
         await bench.clock.pass_(10)
-        assert 8 <= sampler.beats <= 10
+        assert 8 <= sampler.beats - asked <= 10
 
     bench = Bench(**{"sampler-0": Process(), "worker-0": Process()})
     bench.processes["worker-0"].heard = {"sampler-0", "sampler-9"}

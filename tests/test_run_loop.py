@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry
 from actors.worker import EpisodeResult, RepeatedFailureError
 from cluster.failures import HubLostError, ProcessLostError, RunFailedError
 from cluster.gang import LearnerLostError, together
-from cluster.heart import Pulse
 from cluster.progress import Progress
+from cluster.pulse import Pulse
 from cluster.run import Run
 from cluster.run_directory import RunDirectory
 from cluster.survivors import Survivors
