@@ -18,10 +18,12 @@ from typing import Any
 
 import ray
 
+from actors.listener import Listener
 from actors.worker import RolloutWorker
 from cluster.background import background
 from cluster.hand_over import columns_of
 from cluster.heart import HEART, Heart, node
+from cluster.nodes import address
 from cluster.pulse import Pulse
 from cluster.remote import Remote
 from cluster.roles import HostedWorker
@@ -105,16 +107,20 @@ class SamplerHost(Heart):
         """Host none yet."""
         self._scale = scale
         self._samplers: dict[str, SimulatedSampler] = {}
+        self._listeners: dict[str, Listener] = {}
 
     async def open(self, name: str) -> None:
         """Start one more."""
-        self._samplers[name] = SimulatedSampler(self._scale.sampler_s, self._scale.turn)
+        sampler = SimulatedSampler(self._scale.sampler_s, self._scale.turn)
+        self._samplers[name] = sampler
+        self._listeners[name] = Listener(sampler.sample, address())
 
     async def call(self, name: str, method: str, *arguments: Any) -> Any:
         """Call a method of one of them."""
         if method == "beat":
             return Pulse(node())
-        result = getattr(self._samplers[name], method)(*arguments)
+        owners = self._listeners if method == "endpoint" else self._samplers
+        result = getattr(owners[name], method)(*arguments)
         return await result if inspect.isawaitable(result) else result
 
 
@@ -231,6 +237,7 @@ class SimulatedWorker(HostedWorker):
             turns=TurnJournal(Path(run_dir) / "turns"),
         )
         self._offered = {}
+        self._channels = {}
 
     async def pace(self, rate: float) -> None:
         """End `rate` waits for operators per second."""

@@ -28,6 +28,11 @@ def cluster_nodes() -> list[Node]:
     ]
 
 
+def address() -> str:
+    """Where other machines of the cluster reach this process."""
+    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+
+
 def here() -> dict[str, Any]:
     """Options of an actor that runs on the driver's machine, whose loss ends the run anyway."""
     node = ray.get_runtime_context().get_node_id()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import ray
 
+from actors.channel import Channel
+from actors.listener import Endpoint, Listener
 from actors.render import Renderer
 from actors.sampler import Sampler
 from actors.worker import RolloutWorker
@@ -17,6 +19,7 @@ from cluster.hand_over import HandOver, columns_of, pack
 from cluster.heart import HEART, WRITING, Heart, end_children, node
 from cluster.hub import RemoteHub
 from cluster.logs import redirect
+from cluster.nodes import address
 from cluster.ports import free_port
 from cluster.pulse import Pulse
 from cluster.remote import Remote
@@ -42,6 +45,11 @@ class HostedSampler(Heart, Sampler):
         """Start the engine; `settings` are those of `Sampler`."""
         redirect(Path(run_dir) / "logs", name)
         super().__init__(config, **settings)
+        self._listener = Listener(self.sample, address())
+
+    async def endpoint(self) -> Endpoint:
+        """Where workers ask it for turns."""
+        return await self._listener.endpoint()
 
     async def beat(self) -> Pulse:  # type: ignore[override]
         """Answer when the engine's own process has."""
@@ -74,7 +82,7 @@ class HostedLearner:
 
     def meeting(self) -> tuple[str, int]:
         """Address of this machine, and a port that is free on it now."""
-        return str(ray.util.get_node_ip_address()), free_port()  # type: ignore[no-untyped-call]
+        return address(), free_port()
 
     def load(
         self, model_path: str, init_method: str, version: int = 0, checkpoint: str | None = None
@@ -161,6 +169,17 @@ class HostedWorker(Heart, RolloutWorker):
             turns=TurnJournal(Path(run_dir) / "turns", sync),
         )
         self._offered: dict[int, pa.RecordBatch] = {}
+        self._channels: dict[str, Channel] = {}
+
+    def update_samplers(self, samplers: Mapping[str, Remote]) -> None:  # type: ignore[override]
+        """Ask these samplers, each over a channel.
+
+        One that leaves still answers what it was asked; its channel ends with it.
+        """
+        channels = {n: each for n, each in self._channels.items() if each.lost is None}
+        new = {n: Channel(each) for n, each in samplers.items() if n not in channels}
+        self._channels = {**channels, **new}
+        super().update_samplers({name: self._channels[name] for name in samplers})
 
     async def beat(self) -> Pulse:  # type: ignore[override]
         """Answer, and name the samplers that have answered."""
@@ -177,6 +196,8 @@ class HostedWorker(Heart, RolloutWorker):
 
     async def close(self) -> None:
         """End the sandbox's processes and the journal's file."""
+        for channel in self._channels.values():
+            channel.close()
         await self._factory.close()
         self._journal_files.close()
 

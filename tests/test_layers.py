@@ -40,7 +40,7 @@ _EVERYTHING = {"wfr", "actors", "learner", "cluster", "benchmarks", "tests"}
 # What a package may import anywhere in it, besides the standard library.
 ALLOWED = {
     "wfr": _WFR,
-    "actors": _WFR | {"actors"},
+    "actors": _WFR | {"actors", "msgspec"},
     "learner": _WFR | {"learner", "peft", "safetensors", "tokenizers", "torch", "transformers"},
     "cluster": _WFR
     | {"actors", "cluster", "learner"}
