@@ -233,8 +233,15 @@ async def _freeze(heartbeats, processes):
     assert await step == "stepped"
     watching.cancel()
     for each in (pid, child):
-        while psutil.pid_exists(each) and psutil.Process(each).status() != "zombie":
+        while _runs(each):
             await asyncio.sleep(0.1)
+
+
+def _runs(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.engine
