@@ -48,8 +48,7 @@ class Sampler:
             "disable_log_stats": True,
         }
         if device == "cpu":
-            # Smaller blocks than vLLM's 128, so that short episodes share prefixes at all.
-            args |= {"enforce_eager": True, "block_size": _CPU_BLOCK}
+            args |= cpu_settings(settings.tensor_parallel)
         else:
             args["gpu_memory_utilization"] = settings.gpu_memory_utilization
             args["enable_sleep_mode"] = settings.colocated
@@ -241,6 +240,21 @@ class Sampler:
 
     def _text(self, tokens: Sequence[int]) -> str:
         return self._engine.get_tokenizer().decode(tokens, skip_special_tokens=False)
+
+
+def cpu_settings(tensor_parallel: int) -> dict[str, Any]:
+    """How an engine is best set up on a CPU.
+
+    Blocks are smaller than vLLM's 128, so that short episodes share prefixes at all. And the model
+    runs in the process of its scheduler: vLLM would give it another, and each of the two spins while
+    it waits for the other, which costs a core (here the half of all that there are).
+    """
+    from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+    found: dict[str, Any] = {"enforce_eager": True, "block_size": _CPU_BLOCK}
+    if tensor_parallel == 1:  # vLLM takes "uni" for "mp" on CPUs; the class it leaves alone
+        found["distributed_executor_backend"] = UniProcExecutor
+    return found
 
 
 _CPU_BLOCK = 32

@@ -97,6 +97,7 @@ class _Player:
             for number in range(batches):
                 batch = await buffer.take()
                 if number + 1 < batches:
+                    sampler.version = number + 1
                     await buffer.published(number + 1, batch.batch_id)
             seconds = time.process_time() - started
             await buffer.close()

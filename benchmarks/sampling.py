@@ -162,7 +162,8 @@ async def _timed(work: Coroutine[Any, Any, Any]) -> tuple[Any, float, float]:
 class _Ours:
     """A worker, a sampler and a buffer as a run has them, without a learner."""
 
-    def __init__(self, buffer: Remote) -> None:
+    def __init__(self, sampler: Remote, buffer: Remote) -> None:
+        self._sampler = sampler
         self._buffer = buffer
         self._batch: Batch[Any] | None = None
 
@@ -176,8 +177,10 @@ class _Ours:
         return Round(seconds, processor, tokens, sum(len(row.turns) for row in rows))
 
     async def _play(self) -> Batch[Any]:
-        if self._batch is not None:  # its slots are free from now on
-            await self._buffer.published(self._batch.version + 1, self._batch.batch_id)
+        if self._batch is not None:  # the same weights as another version, so that slots are free
+            version = self._batch.version + 1
+            await self._sampler.commit_update(version)
+            await self._buffer.published(version, self._batch.batch_id)
         self._batch = await self._buffer.take()
         return self._batch
 
@@ -201,7 +204,7 @@ async def _ours(config: Config, base: Path) -> AsyncIterator[_Ours]:
     try:
         await topology.tell_workers({"sampler-0": sampler})
         playing = [asyncio.ensure_future(worker.run(buffer)) for worker in topology.workers]
-        yield _Ours(buffer)
+        yield _Ours(sampler, buffer)
         await buffer.close()
         await asyncio.gather(*playing, return_exceptions=True)
     finally:
