@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from actors.cpu_engine import cpu_settings
 from actors.scratch import Scratch
 
 
@@ -22,7 +23,7 @@ class ChatServer:
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        cpu = {"enforce_eager": True} if device == "cpu" else {}
+        cpu = cpu_settings(engine.get("tensor_parallel_size", 1)) if device == "cpu" else {}
         args = AsyncEngineArgs(model=model, disable_log_stats=True, **{**cpu, **engine})
         self._model = model
         self._name = name or model

@@ -37,7 +37,6 @@ class DirectorServer(ChatServer):
         if device == "cpu":
             os.environ["OMP_NUM_THREADS"] = str(sampler.threads)
             os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(sampler.kv_cache_gib)
-            engine["block_size"] = _CPU_BLOCK
         else:
             engine["gpu_memory_utilization"] = sampler.gpu_memory_utilization
         super().__init__(path, engine, device=device, name=config.serving.name)
@@ -75,5 +74,4 @@ class DirectorServer(ChatServer):
         return Sample(np.asarray(tokens, np.int32), np.asarray(logprobs, np.float32), spans, reason)
 
 
-_CPU_BLOCK = 32
 """Tokens of a block of the prefix cache; vLLM's 128 are longer than short prompts."""

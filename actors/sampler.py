@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from actors.cpu_engine import cpu_settings
 from actors.engine_death import alive
 from actors.places import Places
 from actors.resend import sample_whole
@@ -242,22 +243,6 @@ class Sampler:
         return self._engine.get_tokenizer().decode(tokens, skip_special_tokens=False)
 
 
-def cpu_settings(tensor_parallel: int) -> dict[str, Any]:
-    """How an engine is best set up on a CPU.
-
-    Blocks are smaller than vLLM's 128, so that short episodes share prefixes at all. And the model
-    runs in the process of its scheduler: vLLM would give it another, and each of the two spins while
-    it waits for the other, which costs a core (here the half of all that there are).
-    """
-    from vllm.v1.executor.uniproc_executor import UniProcExecutor
-
-    found: dict[str, Any] = {"enforce_eager": True, "block_size": _CPU_BLOCK}
-    if tensor_parallel == 1:  # vLLM takes "uni" for "mp" on CPUs; the class it leaves alone
-        found["distributed_executor_backend"] = UniProcExecutor
-    return found
-
-
-_CPU_BLOCK = 32
 _PAUSES: dict[str, tuple[Literal["keep", "wait", "abort"], bool]] = {
     "keep_kv": ("keep", False),
     "recompute_kv": ("keep", True),  # clearing preempts what runs: its KV is computed again

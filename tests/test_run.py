@@ -256,6 +256,7 @@ def test_a_killed_buffer_loses_nothing(start, director):
     process = start(f"model.path={director}", "train.steps=7", "train.checkpoint_every=2")
     process.until_step(3)
     engine, worker = process.only("VLLM::EngineCore"), process.only("ray::HostedWorker")
+    assert process.processes("VLLM::Worker") == []
     process.only("ray::HostedBuffer").kill()
     process.until_step(5)
     assert process.only("VLLM::EngineCore") == engine

@@ -126,6 +126,8 @@ class SamplerConfig(Section):
     `count`, which are kept whatever joins."""
     tensor_parallel: int = Field(1, ge=1)
     max_num_seqs: int = Field(128, ge=1)
+    """Turns that an engine samples at once; others wait, those of the oldest groups are next. As
+    few as keep the engine busy are best: what is sampled beyond that only gets older."""
     kv_cache_gib: int = Field(1, ge=1)
     """KV cache of one engine on CPU, in GiB."""
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1)
