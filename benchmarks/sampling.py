@@ -4,8 +4,9 @@ Ours: episodes of the quickstart from its rollout worker (environment, tokenizer
 journal, journal) over Ray to a sampler with its engine, and finished groups over Ray into the
 replay buffer. Bare: the same engine with the same settings in a process of its own, which is handed
 the prompts that our episodes sent, as token ids, and asked for as many tokens as each of them got;
-a turn is sent when the one before it has ended, as an episode must. Both sides ask for the sampled
-tokens' log-probabilities, have stop strings to look for, and as many places in the engine.
+a turn is sent when the one before it has ended, as an episode must. As it comes: the same with the
+executor that vLLM takes on a CPU by itself. All sides ask for the log-probabilities of the sampled
+tokens, have stop strings to look for, and as many places in the engine.
 
 A side plays all groups from the first request to the end of the last episode, in turns with the
 other. On two cores engine and path compete for processors; a larger director leaves the path a
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from actors.cpu_engine import cpu_settings
 from benchmarks.harness import Figure, Result, Target, at_least, figure, ratio
 from benchmarks.series import CONFIG, ROOT, wfr
 from benchmarks.simulated_cluster import cpu_seconds
@@ -113,6 +115,7 @@ def _figures(name: str, director: Director, repeats: int) -> list[Figure]:
     extra = [1000 * (a.processor - b.processor) / a.turns for a, b in zip(ours, bare, strict=True)]
     return [
         ratio(f"{name}: tokens/s, ours ÷ bare", rates["ours"], rates["bare"], director.target),
+        ratio(f"{name}: tokens/s, ours ÷ bare as it comes", rates["ours"], rates["as it comes"]),
         *(figure(f"{name}: tokens/s, {side}", values, "1/s") for side, values in rates.items()),
         *(figure(f"{name}: processor time per token, {side}", v, "µs") for side, v in cpu.items()),
         figure(f"{name}: processor time per turn, more than bare", extra, "ms"),
@@ -137,18 +140,22 @@ class Round:
 
 
 async def _measure(config: Config, base: Path, repeats: int) -> dict[str, list[Round]]:
-    """Both sides in turns, after a round of each that is not counted; ours is always first.
+    """All sides in turns, after a round of each that is not counted; ours is always first.
 
-    The bare side samples what ours sampled just before.
+    The others sample what ours sampled just before.
     """
-    found: dict[str, list[Round]] = {"ours": [], "bare": []}
-    async with _ours(config, base) as ours, _bare(config, base) as bare:
+    found: dict[str, list[Round]] = {"ours": [], "bare": [], "as it comes": []}
+    async with (
+        _ours(config, base) as ours,
+        _bare(config, base) as bare,
+        _bare(config, base, as_it_comes=True) as other,
+    ):
         for turn in range(1 + repeats):
             chains: list[Chain] = []
-            for side, play in (("ours", ours.play), ("bare", bare.play)):
+            for name, play in zip(found, (ours.play, bare.play, other.play), strict=True):
                 played = await play(chains)
                 if turn:
-                    found[side].append(played)
+                    found[name].append(played)
     return found
 
 
@@ -216,12 +223,14 @@ async def _ours(config: Config, base: Path) -> AsyncIterator[_Ours]:
 class BareEngine:
     """vLLM's asynchronous engine, set up as the sampler sets up its own, and nothing around it."""
 
-    def __init__(self, config: Config, base: str) -> None:
-        """Start the engine."""
+    def __init__(self, config: Config, base: str, *, as_it_comes: bool) -> None:
+        """Start the engine, with vLLM's own executor or with ours."""
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        settings = config.sampler
+        settings, cpu = config.sampler, cpu_settings()
+        if as_it_comes:
+            del cpu["distributed_executor_backend"]
         os.environ["OMP_NUM_THREADS"] = str(settings.threads)
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.kv_cache_gib)
         self._engine = AsyncLLM.from_engine_args(
@@ -234,8 +243,7 @@ class BareEngine:
                 seed=config.run.seed,
                 logprobs_mode="processed_logprobs",
                 disable_log_stats=True,
-                enforce_eager=True,
-                block_size=32,
+                **cpu,
             )
         )
 
@@ -283,13 +291,13 @@ class _Bare:
 
 
 @contextlib.asynccontextmanager
-async def _bare(config: Config, base: Path) -> AsyncIterator[_Bare]:
+async def _bare(config: Config, base: Path, *, as_it_comes: bool = False) -> AsyncIterator[_Bare]:
     options: dict[str, Any] = {
         "num_cpus": 0,
         "runtime_env": {"env_vars": environment(config.sampler.threads)},
         "max_concurrency": 4,
     }
-    engine = host(BareEngine, config, str(base), options=options)
+    engine = host(BareEngine, config, str(base), as_it_comes=as_it_comes, options=options)
     try:
         await engine.play([[(np.zeros(8, np.int32), 2)]])
         yield _Bare(engine)
