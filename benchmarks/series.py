@@ -6,6 +6,7 @@
 
 A row is found again by the run's whole list of settings, so rows of other step counts may lie in
 the same file. Runs of one seed are made before those of the next: a part of a series is a series.
+Where rows are kept in the repository too, a series goes on from them on any machine.
 """
 
 from __future__ import annotations
@@ -60,10 +61,18 @@ class Series:
     """Runs of one configuration in one directory."""
 
     def __init__(
-        self, out: Path, common: Sequence[str] = (), command: Callable[..., int] = wfr
+        self,
+        out: Path,
+        common: Sequence[str] = (),
+        command: Callable[..., int] = wfr,
+        kept: Path | None = None,
     ) -> None:
-        """Make runs under `out`, all with the overrides `common`, by calling `command`."""
+        """Make runs under `out`, all with the overrides `common`, by calling `command`.
+
+        Rows in the file `kept` count as well; `keep` adds to them.
+        """
         self.out = out.resolve()
+        self._kept = kept
         self._common = tuple(common)
         self.command = command
 
@@ -105,6 +114,15 @@ class Series:
             if self._key(arm, seed) in stored
         ]
 
+    def keep(self, rows: Sequence[Row]) -> None:
+        """Add those of `rows` that are not there to the file of kept rows."""
+        if self._kept is None:
+            return
+        known = _read(self._kept)
+        for row in rows:
+            if tuple(row["settings"]) not in known:
+                _append(self._kept, json.dumps(row))
+
     def write_table(self, rows: Sequence[Row], name: str = "runs") -> Path:
         """Keep rows as Parquet in the series' directory, one line per run."""
         path = self.out / f"{name}.parquet"
@@ -113,14 +131,8 @@ class Series:
 
     def _stored(self) -> dict[tuple[str, ...], Row]:
         """All rows by their settings; of two with the same ones the later."""
-        path, rows = self.out / "rows.jsonl", {}
-        for line in path.read_text("utf-8").splitlines() if path.exists() else ():
-            try:
-                row = json.loads(line)
-            except ValueError:  # cut off in the middle: that run is made again
-                continue
-            rows[tuple(row["settings"])] = row
-        return rows
+        kept = _read(self._kept) if self._kept else {}
+        return {**kept, **_read(self.out / "rows.jsonl")}
 
     def _key(self, arm: Arm, seed: int) -> tuple[str, ...]:
         return (f"run.seed={seed}", *self._common, *arm.overrides)
@@ -211,6 +223,17 @@ def outcome(directory: Path) -> Row:
 def _metrics(directory: Path) -> Iterator[Row]:
     for line in (directory / "metrics.jsonl").read_text("utf-8").splitlines():
         yield json.loads(line)
+
+
+def _read(path: Path) -> dict[tuple[str, ...], Row]:
+    rows = {}
+    for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:  # cut off in the middle: that run is made again
+            continue
+        rows[tuple(row["settings"])] = row
+    return rows
 
 
 def _append(path: Path, line: str) -> None:

@@ -152,3 +152,19 @@ def test_rows_become_a_table(tmp_path):
     assert [row["lag_bound"] for row in table] == [0, 4]
     assert table[0]["curve"] == [0.25, 0.75]
     assert json.loads(table[0]["discarded_by"]) == {"backend_failed": 30}
+
+
+def test_a_series_goes_on_elsewhere_from_the_rows_that_were_kept(tmp_path):
+    kept = tmp_path / "kept.jsonl"
+    first = Series(tmp_path / "a", command=Command(), kept=kept)
+    first.run(ARMS[:1], [1])
+    for _ in range(2):  # once is enough
+        first.keep(first.rows(ARMS, [1]))
+    assert len(kept.read_text().splitlines()) == 1
+    command = Command()
+    other = Series(tmp_path / "b", command=command, kept=kept)
+    assert other.run(ARMS, [1]) == []
+    assert command.calls == ["warmstart", "lag-4-1"]
+    assert [row["arm"] for row in other.rows(ARMS, [1])] == ["lag-0", "lag-4"]
+    other.keep(other.rows(ARMS, [1]))
+    assert len(kept.read_text().splitlines()) == 2

@@ -36,6 +36,7 @@ runs, a report and a plot; `--store` keeps table and plot in `benchmarks/studies
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -45,13 +46,14 @@ import typer
 from benchmarks.series import ROOT, Arm, Series
 from benchmarks.studies import trust_region
 from benchmarks.studies.comparison import Contrast, Line
-from benchmarks.studies.study import Study
+from benchmarks.studies.study import RESULTS, Study
 from benchmarks.studies.trust_region import UNITS, Bounds
 from wfr.objective_config import RatioUnit
 
 AGGREGATES = ("token_mean", "sequence_mean", "subsequence_mean")
 COMMON = ("buffer.max_lag=4", "objective.proximal=behaviour", "objective.correction=none")
 OUT = ROOT / "runs/objective_studies"
+ROWS, BOUNDS = RESULTS / "objective_studies.jsonl", RESULTS / "trust_region.json"
 
 REFERENCE: RatioUnit = "subsequence"
 EPSILON = 0.2
@@ -75,20 +77,25 @@ def main(
       python -m benchmarks.studies.ratio_grid --minutes 25
       python -m benchmarks.studies.ratio_grid --minutes 0 --store     # only report
     """
-    series = Series(out, (*COMMON, f"train.steps={steps}"))
+    series = Series(out, (*COMMON, f"train.steps={steps}"), kept=ROWS)
     bounds = calibrated(series)
     study = Study("ratio_grid", series, cells(bounds), CONTRASTS, LINES)
     study.main(range(1, seeds + 1), minutes=minutes, only=only, store=store)
+    if store:
+        shutil.copy(series.out / BOUNDS.name, BOUNDS)
 
 
 def calibrated(series: Series) -> dict[RatioUnit, Bounds]:
-    """The bounds in the series' directory, found by runs of the reference if there are none yet.
+    """The bounds in the series' directory, or the stored ones, or found by runs of the reference.
 
     Raises:
         RuntimeError: such a run failed.
         ValueError: their batches say nothing, as `trust_region.calibrate`.
     """
-    path = series.out / "trust_region.json"
+    path = series.out / BOUNDS.name
+    if not path.exists() and BOUNDS.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(BOUNDS, path)
     if not path.exists():
         series.base()
         parts = [_recorded(series, seed) for seed in CALIBRATION_SEEDS]

@@ -37,7 +37,7 @@ import typer
 
 from benchmarks.series import Arm, Series
 from benchmarks.studies.comparison import Contrast, Line
-from benchmarks.studies.ratio_grid import OUT, calibrated
+from benchmarks.studies.ratio_grid import OUT, ROWS, calibrated
 from benchmarks.studies.study import Study
 from benchmarks.studies.trust_region import UNITS, Bounds
 from wfr.objective_config import RatioUnit
@@ -64,7 +64,7 @@ def main(
       python -m benchmarks.studies.staleness --only subsequence --minutes 25
       python -m benchmarks.studies.staleness --minutes 0 --store     # only report
     """
-    series = Series(out, (*COMMON, f"train.steps={steps}"))
+    series = Series(out, (*COMMON, f"train.steps={steps}"), kept=ROWS)
     study = Study("staleness", series, arms(calibrated(series)), CONTRASTS, LINES)
     study.main(range(1, seeds + 1), minutes=minutes, only=only, store=store)
 

@@ -48,7 +48,7 @@ class Study:
     ) -> None:
         """Make the runs that are missing, of arms whose name holds `only`, then report them all.
 
-        With `store` the table and the plot are kept beside this file too.
+        With `store` rows, table and plot are kept beside this file too, for whoever goes on.
 
         Raises:
             Exit: with code 1, if no run is finished.
@@ -69,6 +69,7 @@ class Study:
         draw(rows, self.lines, plot)
         if store:
             RESULTS.mkdir(exist_ok=True)
+            self.series.keep(rows)
             for path in (table, plot):
                 shutil.copy(path, RESULTS)
         typer.echo(text)
