@@ -20,12 +20,16 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import report
+from wfr.config import Config, load_config
+
+if TYPE_CHECKING:
+    from cluster.sweep import Ended
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "cluster/configs/quickstart.yaml"
@@ -51,10 +55,17 @@ class Arm:
 
 def wfr(*arguments: str) -> int:
     """The command `wfr` in a process of its own; returns its exit code."""
-    # Ray would otherwise let everything else on the machine go first.
-    environment = {**os.environ, "RAY_worker_niceness": "0"}
     command = [sys.executable, "-m", "cluster.cli", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
+
+
+def played(configs: Iterable[Config]) -> Iterator[Ended]:
+    """Make the runs anew, one after another."""
+    from cluster.sweep import sweep  # Ray takes a while to import
+
+    # Ray would otherwise let everything else on the machine go first.
+    os.environ["RAY_worker_niceness"] = "0"
+    return sweep(configs, overwrite=True)
 
 
 class Series:
@@ -65,15 +76,18 @@ class Series:
         out: Path,
         common: Sequence[str] = (),
         command: Callable[..., int] = wfr,
+        play: Callable[[Iterable[Config]], Iterable[Ended]] = played,
         kept: Path | None = None,
     ) -> None:
-        """Make runs under `out`, all with the overrides `common`, by calling `command`.
+        """Make runs under `out`, all with the overrides `common`.
 
-        Rows in the file `kept` count as well; `keep` adds to them.
+        `play` makes them, and `command` what else there is to make. Rows in the file `kept` count
+        as well; `keep` adds to them.
         """
         self.out = out.resolve()
         self._kept = kept
         self._common = tuple(common)
+        self._play = play
         self.command = command
 
     def run(
@@ -87,7 +101,7 @@ class Series:
         """Make the runs that are missing; returns the names of those that failed.
 
         `warm` are overrides of the warm start, if it is missing too. After `minutes` no further run
-        is begun.
+        is begun. Samplers stay up from run to run, as in every sweep.
 
         Raises:
             RuntimeError: the warm start failed.
@@ -96,11 +110,20 @@ class Series:
         stored = self._stored()
         wanted = ((arm, seed) for seed in seeds for arm in arms)
         missing = [each for each in wanted if self._key(*each) not in stored]
-        for arm, seed in missing:
-            if minutes is not None and time.monotonic() - started > 60 * minutes:
-                break
-            self.base(warm)
-            if not self._one(arm, seed):
+        begun: list[tuple[Arm, int, float]] = []
+
+        def configs() -> Iterator[Config]:
+            for arm, seed in missing:
+                if minutes is not None and time.monotonic() - started > 60 * minutes:
+                    break
+                self.base(warm)
+                begun.append((arm, seed, os.getloadavg()[0]))
+                yield self._config(f"{arm.name}-{seed}", self._key(arm, seed))
+
+        for ended in self._play(configs()):
+            arm, seed, load = begun[-1]
+            # What lies there may be of an earlier run.
+            if ended.error or not self._write(arm, seed, load):
                 failed.append(f"{arm.name}-{seed}")
         return failed
 
@@ -152,9 +175,13 @@ class Series:
 
     def train(self, name: str, settings: Sequence[str]) -> Path | None:
         """Make one run from the base; returns its directory, or none where it failed."""
+        (ended,) = self._play([self._config(name, settings)])
+        return None if ended.error else self.finished(name)
+
+    def _config(self, name: str, settings: Sequence[str]) -> Config:
+        """Settings of one run from the base."""
         place = (f"run.dir={self.out}", f"run.name={name}", f"model.path={self.out / 'base'}")
-        code = self.command("train", str(CONFIG), "--overwrite", *_set(*place, *settings))
-        return None if code else self.finished(name)  # what lies there may be of an earlier run
+        return load_config(CONFIG, (*place, *settings))
 
     def finished(self, name: str) -> Path | None:
         """The directory of a run that ended well, or none."""
@@ -162,12 +189,12 @@ class Series:
         done = path.exists() and json.loads(path.read_text("utf-8")).get("status") == "done"
         return path.parent if done else None
 
-    def _one(self, arm: Arm, seed: int) -> bool:
-        """Make one run and keep its row; returns whether it ended well."""
-        settings, load = self._key(arm, seed), os.getloadavg()[0]
-        directory = self.train(f"{arm.name}-{seed}", settings)
+    def _write(self, arm: Arm, seed: int, load: float) -> bool:
+        """Keep the row of a run that has ended; returns whether it ended well."""
+        directory = self.finished(f"{arm.name}-{seed}")
         if directory is None:
             return False
+        settings = self._key(arm, seed)
         row = {
             **{"seed": seed, "settings": settings, "load": round(load, 2), **arm.labels},
             **{"arm": arm.name, "commit": report.commit(), "when": time.strftime("%Y-%m-%d")},

@@ -15,6 +15,7 @@ from cluster.commands.plan import plan
 from cluster.commands.report import report
 from cluster.commands.serve import serving
 from cluster.commands.submit import submit
+from cluster.commands.sweep import sweep
 from cluster.commands.train import train
 from cluster.commands.warmstart import warmstart
 
@@ -24,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, submit, audit, report, inspect, plan, doctor, warmstart, cache):
+for command in (train, sweep, submit, audit, report, inspect, plan, doctor, warmstart, cache):
     app.command()(command)
 app.add_typer(jobs, name="jobs")
 app.add_typer(data, name="data")

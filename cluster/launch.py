@@ -38,12 +38,14 @@ def launch(
     resume: bool = False,
     quiet: bool = False,
     recording: Recording | None = None,
+    survivors: Survivors | None = None,
 ) -> dict[str, Any]:
     """Run `config` to its end on RAY_ADDRESS, or on a Ray of its own on this machine.
 
     With a recording there is only a learner, which trains on what was recorded. With `resume` the
     run in the directory goes on, however it ended. A run that has lost a process which nothing
-    replaces goes on by itself, `run.restarts` times.
+    replaces goes on by itself, `run.restarts` times. Ray ends with it, unless there are `survivors`,
+    which serve it: whoever passes them ends them and Ray.
 
     Raises:
         RunFailedError: the run cannot go on.
@@ -54,8 +56,9 @@ def launch(
         MisfitError: the cluster has no room for the run.
         UnfitError: machines of the cluster are not fit for it, or not alike.
     """
+    own = survivors is None
+    up = Survivors() if survivors is None else survivors
     left = config.run.restarts if recording is None else 0
-    survivors = Survivors()
     try:
         while True:
             try:
@@ -65,22 +68,23 @@ def launch(
                     resume=resume,
                     quiet=quiet,
                     recording=recording,
-                    survivors=survivors if left else None,
+                    survivors=up if left or up.lasting else None,
                 )
             except ProcessLostError as error:
                 if not left:
                     raise
-                kept = len(survivors.samplers)
+                kept = len(up.samplers)
                 if not kept:
                     ray.shutdown()  # it may be the one that has died
-                    survivors = Survivors()
+                    up.clear()
                 Progress(name=config.run.name, quiet=quiet).note(
                     f"{error} The run goes on from what it has left ({left} restarts to go)"
                     + (f"; {kept} of its samplers are up." if kept else ".")
                 )
                 left, overwrite, resume = left - 1, False, True
     finally:
-        ray.shutdown()
+        if own:
+            ray.shutdown()
 
 
 def _launch(

@@ -77,14 +77,15 @@ class Run:
     ) -> None:
         """Run `config` on the machines that `topology` places roles on, from its start or on.
 
-        `survivors` are samplers of an attempt before, and those of this one should it start anew.
+        `survivors` are samplers of an attempt or run before, and later those of this one, should it
+        start anew or another run follow.
         """
         self._config = config
         self._topology = topology
         self._progress = progress
         self._resumption = resumption
         self._survivors = survivors
-        self._anew = False
+        self._hands_on = False
         self._paused = ""
         self._state = RunState(config, directory, topology, progress, metrics)
         self._supervision = Supervision(self._state, self._loops)
@@ -127,6 +128,7 @@ class Run:
                 outcome = await meter.race(self._phases())
             stopped = self._state.stop.is_set() and not self._evaluating.gave_up
             summary |= {"status": "stopped" if stopped else "done", **outcome}
+            self._hands_on = not stopped and self._survivors is not None and self._survivors.lasting
         except _StoppedError:
             summary["status"] = "stopped"
         except (PeerLostError, HubLostError, LearnerLostError) as error:
@@ -134,7 +136,7 @@ class Run:
                 f"a process that the run cannot do without has died: {gist(error)}. "
                 f"See {self._state.logs}."
             )
-            self._anew = True
+            self._hands_on = True
             raise ProcessLostError(summary["reason"]) from error
         except ProcessLostError as error:
             summary["reason"] = str(error)
@@ -222,7 +224,7 @@ class Run:
         await self._topology.find_director(resumed=resumption is not None)
         self._progress.phase(self._topology.starting)
         if self._survivors is not None:
-            self._state.pool.adopt(self._survivors.take())
+            self._adopt(self._survivors)
         await self._topology.placing.prepare()
         director = await self._start_processes()
         self._state.tally.warmstart_seconds = time.monotonic() - started if director else 0.0
@@ -231,6 +233,13 @@ class Run:
         if resumption is not None:
             await self._catch_up(resumption)
         await self._fleet.assemble()
+
+    def _adopt(self, survivors: Survivors) -> None:
+        """Take over the samplers that are up."""
+        self._state.pool.adopt(survivors.take())
+        names, logs = ", ".join(self._state.pool.live), self._state.logs
+        if names and survivors.logs not in ("", logs):
+            self._progress.note(f"still up, and logging to {survivors.logs}: {names}")
 
     async def _start_processes(self) -> bool:
         """Start all at once; returns whether a director was warmed up meanwhile."""
@@ -307,9 +316,10 @@ class Run:
         self._progress.phase("shutting down")
         await self._saving.end()
         kept: Collection[str] = ()
-        if self._anew and self._survivors is not None:
-            samplers, limit_s = self._state.pool.hand_over(), self._config.supervision.silent_s
-            await self._survivors.keep(samplers, self._topology.placing, limit_s)
+        if self._survivors is not None:
+            samplers = self._state.pool.hand_over() if self._hands_on else {}
+            limit_s = self._config.supervision.silent_s
+            await self._survivors.keep(samplers, self._topology.placing, limit_s, self._state.logs)
             kept = self._survivors.samplers.keys()
         await self._state.pool.shutdown()
         await self._topology.shutdown(keep=kept)

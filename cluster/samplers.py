@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from wfr.protocols import PeerLostError
@@ -200,13 +200,7 @@ class SamplerPool:
         for task in (*self._watchers.values(), *self._starting.values()):
             task.cancel()
         await asyncio.gather(*self._starting.values(), return_exceptions=True)
-        samplers = list(self._live.values())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_SHUTDOWN_S):
-                stops = (sampler.shutdown() for sampler in samplers)
-                await asyncio.gather(*stops, return_exceptions=True)
-        for sampler in samplers:
-            sampler.kill()
+        await end(list(self._live.values()))
 
     async def _watch(self, name: str, sampler: Remote) -> None:
         try:
@@ -214,6 +208,16 @@ class SamplerPool:
         except PeerLostError as error:
             # From a callback, because `lose` cancels this very task.
             asyncio.get_running_loop().call_soon(self.lose, name, gist(error))
+
+
+async def end(samplers: Sequence[Remote]) -> None:
+    """Stop every engine in order, then its process."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_SHUTDOWN_S):
+            stops = (sampler.shutdown() for sampler in samplers)
+            await asyncio.gather(*stops, return_exceptions=True)
+    for sampler in samplers:
+        sampler.kill()
 
 
 _SHUTDOWN_S = 15.0

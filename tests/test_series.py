@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import types
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.series import Arm, Series, outcome
-from wfr.config import load_config
 
 ARMS = [Arm(f"lag-{lag}", {"lag_bound": lag}, (f"buffer.max_lag={lag}",)) for lag in (0, 4)]
 
@@ -46,44 +47,56 @@ SUMMARY = {
 }
 
 
-class Command:
-    """Stands for `wfr`: writes what a run leaves behind."""
+class Made:
+    """Stands for `wfr warmstart` and for a sweep: writes what these leave behind."""
 
-    def __init__(self, fails=()):
+    def __init__(self, fails=(), refuses=()):
         self.calls = []
         self.fails = fails
+        self.refuses = refuses
 
-    def __call__(self, what, config, *options):
-        settings = dict(v.split("=", 1) for v in options if "=" in v)
-        if what == "warmstart":
-            self.calls.append("warmstart")
-            out = options[options.index("--out") + 1]
-            self._write(out, "config.json", "{}")
-            return 0
-        load_config(config, [v for v in options if "=" in v])  # such keys and values exist
-        name = settings["run.name"]
-        self.calls.append(name)
-        directory = f"{settings['run.dir']}/{name}"
-        status = {"status": "failed"} if name in self.fails else {}
-        self._write(directory, "summary.json", json.dumps({**SUMMARY, **status}))
-        lines = [{"kind": "run"}, step(1, 0.25), step(2, 0.75)]
-        self._write(directory, "metrics.jsonl", "\n".join(map(json.dumps, lines)))
-        self._write(f"{directory}/checkpoints", "weights", "")
-        return 1 if status else 0
+    def command(self, what, config, *options):
+        assert what == "warmstart"
+        self.calls.append("warmstart")
+        self._write(options[options.index("--out") + 1], "config.json", "{}")
+        return 0
+
+    def play(self, configs):
+        for config in configs:
+            name = config.run.name
+            self.calls.append(name)
+            if name in self.refuses:
+                yield Ended(config, error="no room")
+                continue
+            status = {"status": "failed"} if name in self.fails else {}
+            self._write(config.run_dir, "summary.json", json.dumps({**SUMMARY, **status}))
+            lines = [{"kind": "run"}, step(1, 0.25), step(2, 0.75)]
+            self._write(config.run_dir, "metrics.jsonl", "\n".join(map(json.dumps, lines)))
+            self._write(config.run_dir / "checkpoints", "weights", "")
+            yield Ended(config, error="it failed" if status else "")
 
     def _write(self, directory, name, text):
-        from pathlib import Path
-
         Path(directory).mkdir(parents=True, exist_ok=True)
         (Path(directory) / name).write_text(text)
 
 
+class Ended(types.SimpleNamespace):
+    """As `cluster.sweep.Ended`, without Ray."""
+
+    def __init__(self, config, error=""):
+        super().__init__(config=config, error=error)
+
+
+def series_of(out, made, common=(), **more):
+    return Series(out, common, made.command, made.play, **more)
+
+
 def test_runs_are_made_once_seed_by_seed_from_one_warm_start(tmp_path):
-    command = Command()
-    series = Series(tmp_path, ["train.steps=2"], command)
+    made = Made()
+    series = series_of(tmp_path, made, ["train.steps=2"])
     assert series.run(ARMS, [1]) == []
     assert series.run(ARMS, [1, 2]) == []
-    assert command.calls == ["warmstart", "lag-0-1", "lag-4-1", "lag-0-2", "lag-4-2"]
+    assert made.calls == ["warmstart", "lag-0-1", "lag-4-1", "lag-0-2", "lag-4-2"]
     rows = series.rows(ARMS, [1, 2])
     assert [(r["seed"], r["lag_bound"]) for r in rows] == [(1, 0), (1, 4), (2, 0), (2, 4)]
     assert not (tmp_path / "lag-0-1/checkpoints").exists()
@@ -91,53 +104,53 @@ def test_runs_are_made_once_seed_by_seed_from_one_warm_start(tmp_path):
 
 
 def test_other_settings_are_other_runs(tmp_path):
-    command = Command()
-    Series(tmp_path, ["train.steps=2"], command).run(ARMS[:1], [1])
-    longer = Series(tmp_path, ["train.steps=3"], command)
+    made = Made()
+    series_of(tmp_path, made, ["train.steps=2"]).run(ARMS[:1], [1])
+    longer = series_of(tmp_path, made, ["train.steps=3"])
     assert longer.rows(ARMS, [1]) == []
     longer.run(ARMS[:1], [1])
-    assert command.calls.count("lag-0-1") == 2
+    assert made.calls.count("lag-0-1") == 2
 
 
 def test_a_failed_run_is_named_and_made_again(tmp_path):
-    assert Series(tmp_path, command=Command({"lag-4-1"})).run(ARMS, [1]) == ["lag-4-1"]
-    command = Command()
-    assert Series(tmp_path, command=command).run(ARMS, [1]) == []
-    assert command.calls == ["lag-4-1"]
+    assert series_of(tmp_path, Made({"lag-4-1"})).run(ARMS, [1]) == ["lag-4-1"]
+    made = Made()
+    assert series_of(tmp_path, made).run(ARMS, [1]) == []
+    assert made.calls == ["lag-4-1"]
 
 
 def test_what_an_earlier_run_left_is_not_taken_for_a_failed_ones(tmp_path):
-    Series(tmp_path, ["train.steps=2"], Command()).run(ARMS[:1], [1])
-    refused = Series(tmp_path, ["train.steps=3"], lambda *arguments: 2)
+    series_of(tmp_path, Made(), ["train.steps=2"]).run(ARMS[:1], [1])
+    refused = series_of(tmp_path, Made(refuses={"lag-0-1"}), ["train.steps=3"])
     assert refused.run(ARMS[:1], [1]) == ["lag-0-1"]
     assert refused.rows(ARMS[:1], [1]) == []
 
 
 def test_a_row_that_was_cut_off_is_made_again(tmp_path):
-    Series(tmp_path, command=Command()).run(ARMS, [1])
+    series_of(tmp_path, Made()).run(ARMS, [1])
     rows = tmp_path / "rows.jsonl"
     rows.write_bytes(rows.read_bytes()[:-100])
-    command = Command()
-    series = Series(tmp_path, command=command)
+    made = Made()
+    series = series_of(tmp_path, made)
     series.run(ARMS, [1])
-    assert command.calls == ["lag-4-1"]
+    assert made.calls == ["lag-4-1"]
     assert len(series.rows(ARMS, [1])) == 2
 
 
 def test_no_run_begins_after_the_time_is_up(tmp_path):
-    command = Command()
-    assert Series(tmp_path, command=command).run(ARMS, [1], minutes=-1) == []
-    assert command.calls == []
+    made = Made()
+    assert series_of(tmp_path, made).run(ARMS, [1], minutes=-1) == []
+    assert made.calls == []
 
 
 def test_a_warm_start_that_fails_ends_the_series(tmp_path):
     with pytest.raises(RuntimeError, match="warm start"):
-        Series(tmp_path, command=lambda *a: 1).run(ARMS, [1])
+        Series(tmp_path, command=lambda *a: 1, play=Made().play).run(ARMS, [1])
 
 
 def test_what_a_row_says(tmp_path):
-    Command()("train", "cluster/configs/quickstart.yaml", f"run.dir={tmp_path}", "run.name=x")
-    row = outcome(tmp_path / "x")
+    series_of(tmp_path, Made()).run(ARMS[:1], [1])
+    row = outcome(tmp_path / "lag-0-1")
     assert (row["discarded"], row["cut"], row["discarded_by"]) == (30, 20, {"backend_failed": 30})
     assert row["curve"] == [0.25, 0.75]
     assert row["at"] == [10.0, 20.0]
@@ -146,7 +159,7 @@ def test_what_a_row_says(tmp_path):
 
 
 def test_rows_become_a_table(tmp_path):
-    series = Series(tmp_path, command=Command())
+    series = series_of(tmp_path, Made())
     series.run(ARMS, [1])
     table = pq.read_table(series.write_table(series.rows(ARMS, [1]))).to_pylist()
     assert [row["lag_bound"] for row in table] == [0, 4]
@@ -156,15 +169,15 @@ def test_rows_become_a_table(tmp_path):
 
 def test_a_series_goes_on_elsewhere_from_the_rows_that_were_kept(tmp_path):
     kept = tmp_path / "kept.jsonl"
-    first = Series(tmp_path / "a", command=Command(), kept=kept)
+    first = series_of(tmp_path / "a", Made(), kept=kept)
     first.run(ARMS[:1], [1])
     for _ in range(2):  # once is enough
         first.keep(first.rows(ARMS, [1]))
     assert len(kept.read_text().splitlines()) == 1
-    command = Command()
-    other = Series(tmp_path / "b", command=command, kept=kept)
+    made = Made()
+    other = series_of(tmp_path / "b", made, kept=kept)
     assert other.run(ARMS, [1]) == []
-    assert command.calls == ["warmstart", "lag-4-1"]
+    assert made.calls == ["warmstart", "lag-4-1"]
     assert [row["arm"] for row in other.rows(ARMS, [1])] == ["lag-0", "lag-4"]
     other.keep(other.rows(ARMS, [1]))
     assert len(kept.read_text().splitlines()) == 2

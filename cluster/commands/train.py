@@ -62,7 +62,7 @@ def train(
     settings = load(config, overrides)
     recording = _recording(offline)
     lines = written_lines(config, overrides or ())
-    _preflight(
+    preflight(
         settings,
         lambda key: place_of(config, key.split("."), lines),
         overwrite=overwrite,
@@ -100,9 +100,10 @@ def _recording(offline: Path | None) -> Recording | None:
         fail(BAD_INPUT, f"--offline: {error}")
 
 
-def _preflight(
+def preflight(
     config: Config, place: Callable[[str], str], *, overwrite: bool, resume: bool
 ) -> None:
+    """Ask whether this machine is fit for the run; end the command where it is not."""
     results = checks(config, overwrite=overwrite, resume=resume)
     faults = explain(results, place)
     if faults:
