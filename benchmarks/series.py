@@ -64,7 +64,7 @@ def played(configs: Iterable[Config]) -> Iterator[Ended]:
     from cluster.sweep import sweep  # Ray takes a while to import
 
     # Ray would otherwise let everything else on the machine go first.
-    os.environ["RAY_worker_niceness"] = "0"
+    os.environ |= {"RAY_worker_niceness": "0"}
     return sweep(configs, overwrite=True)
 
 

@@ -44,8 +44,8 @@ def launch(
 
     With a recording there is only a learner, which trains on what was recorded. With `resume` the
     run in the directory goes on, however it ended. A run that has lost a process which nothing
-    replaces goes on by itself, `run.restarts` times. Ray ends with it, unless there are `survivors`,
-    which serve it: whoever passes them ends them and Ray.
+    replaces goes on by itself, `run.restarts` times. Ray ends with it, unless there are
+    `survivors`, which serve it: whoever passes them ends them and Ray.
 
     Raises:
         RunFailedError: the run cannot go on.

@@ -61,8 +61,7 @@ def sweep(
             if fit(config) != shape:
                 asyncio.run(survivors.end())
                 shape = fit(config)
-            ended = _one(config, survivors, overwrite=overwrite, resume=resume, quiet=quiet)
-            yield ended
+            yield (ended := _one(config, survivors, overwrite, resume, quiet))
             if ended.summary.get("status") in ("stopped", "paused"):
                 return
     finally:
@@ -70,9 +69,12 @@ def sweep(
         ray.shutdown()
 
 
-def _one(config: Config, survivors: Survivors, **options: bool) -> Ended:
+def _one(config: Config, survivors: Survivors, overwrite: bool, resume: bool, quiet: bool) -> Ended:
     try:
-        return Ended(config, launch(config, survivors=survivors, **options))
+        summary = launch(
+            config, overwrite=overwrite, resume=resume, quiet=quiet, survivors=survivors
+        )
+        return Ended(config, summary)
     except _FAILURES as error:
         survivors.clear()
         ray.shutdown()  # whatever it was, the next run begins without it

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,8 +27,8 @@ Vary = Annotated[
     typer.Option(
         "--vary",
         metavar="KEY=VALUE,VALUE",
-        help="Values of one key, e.g. objective.preset=gsspo,grpo; of several keys all combinations, "
-        "the first key in the outermost loop.",
+        help="Values of one key, e.g. objective.preset=gsspo,grpo; of several keys all "
+        "combinations, the first key in the outermost loop.",
     ),
 ]
 
@@ -41,14 +43,14 @@ def sweep(
     """Train one director after another, each with other values of some keys.
 
     The runs are called NAME-VALUE-VALUE and share one Ray; samplers stay up from run to run where
-    the next would start them alike, which saves most of its start. All are checked before the first
-    starts. Asked again, a sweep makes what is missing: runs that are done stay as they are, one that
-    was interrupted goes on. One that fails is named, and the others are made. Ctrl-C ends the run
-    under way in order, and the sweep with it.
+    the next would start them alike, which saves most of its start. All are checked before the
+    first starts. Asked again, a sweep makes what is missing: runs that are done stay as they are,
+    one that was interrupted goes on. One that fails is named, and the others are made. Ctrl-C ends
+    the run under way in order, and the sweep with it.
 
     Examples:
       wfr sweep cluster/configs/quickstart.yaml --vary buffer.max_lag=0,4 --vary run.seed=1,2,3
-      wfr sweep my.yaml --set train.steps=20 --vary learner.lr=1e-6,3e-6 --vary objective.preset=gsspo,grpo
+      wfr sweep my.yaml --vary objective.preset=gsspo,grpo --vary learner.lr=1e-6,3e-6
     """
     runs = dict(_named(load(config, overrides).run.name, vary))
     settings = {name: _settings(config, name, overrides, each) for name, each in runs.items()}
@@ -56,27 +58,27 @@ def sweep(
     from cluster.sweep import sweep as make
 
     for name, each in settings.items():
-        lines = written_lines(config, (*(overrides or ()), *runs[name]))
         try:
             resume = not overwrite and begun(each)
         except FileExistsError as error:
             fail(BAD_INPUT, str(error))
         if not (resume and finished(each)):
-            preflight(
-                each,
-                lambda key, lines=lines: place_of(config, key.split("."), lines),  # type: ignore[misc]
-                overwrite=overwrite,
-                resume=resume,
-            )
+            lines = written_lines(config, (*(overrides or ()), *runs[name]))
+            place = functools.partial(_place, config, lines)
+            preflight(each, place, overwrite=overwrite, resume=resume)
     ended = []
-    for each in make(settings.values(), overwrite=overwrite, quiet=as_json):
-        ended.append(each)
+    for one in make(settings.values(), overwrite=overwrite, quiet=as_json):
+        ended.append(one)
         if as_json:
-            typer.echo(json.dumps({"name": each.config.run.name, **each.summary} | _fault(each)))
+            typer.echo(json.dumps({"name": one.config.run.name, **one.summary} | _fault(one)))
     if not as_json:
         _show(ended, runs, [key.partition("=")[0] for key in vary])
-    if any(each.error for each in ended):
+    if any(one.error for one in ended):
         raise typer.Exit(FAILED)
+
+
+def _place(path: Path, lines: Mapping[tuple[str | int, ...], int], key: str) -> str:
+    return place_of(path, key.split("."), lines)
 
 
 def _settings(config: ConfigFile, name: str, overrides: Overrides, values: Sequence[str]) -> Config:
@@ -92,12 +94,12 @@ def _named(base: str, vary: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...
     axes = []
     for option in vary:
         key, separator, text = option.partition("=")
-        values = list(split(text))
-        if not separator or not key or not all(values):
+        choices = list(split(text))
+        if not separator or not key or not all(choices):
             fail(BAD_INPUT, f"--vary {option!r}: expected KEY=VALUE,VALUE,...")
         if key in ("run.name", "run.dir"):
             fail(BAD_INPUT, f"--vary {key}: runs get their names from what else varies")
-        axes.append([(key, value) for value in values])
+        axes.append([(key, value) for value in choices])
     known: dict[str, tuple[str, ...]] = {}
     for chosen in itertools.product(*axes):
         name = "-".join([base, *(_word(value) for _, value in chosen)])
