@@ -54,7 +54,7 @@ def fit(monkeypatch):
     """Make preflight find what it is told, by default nothing wrong."""
 
     def _fit(*results):
-        for command in ("train", "doctor"):
+        for command in ("train", "doctor"):  # a sweep asks as `train` does
             module = importlib.import_module(f"cluster.commands.{command}")
             monkeypatch.setattr(module, "checks", lambda config, **_: list(results or GOOD))
 
@@ -258,6 +258,107 @@ def test_nothing_starts_where_a_check_fails(fit, launched, write, names, code):
 
 def test_exit_codes_are_the_documented_ones():
     assert (console.DONE, console.FAILED, console.BAD_INPUT, console.NOT_FIT) == (0, 1, 2, 3)
+
+
+# ---- sweep
+
+
+@pytest.fixture
+def swept(monkeypatch, fit):
+    """Make fakes in place of runs; `done` names those that are, `fails` those that will."""
+    fake = types.SimpleNamespace(made=[], done={}, fails={}, others=set())
+
+    def begun(config):
+        if config.run.name in fake.others:
+            raise FileExistsError(f"{config.run_dir} holds a run of another configuration")
+        return config.run.name in fake.done
+
+    def sweep(configs, *, overwrite, quiet):
+        for config in configs:
+            fake.made.append(config)
+            error = fake.fails.get(config.run.name, "")
+            summary = {} if error else {**SUMMARY, "name": config.run.name}
+            yield types.SimpleNamespace(config=config, summary=summary, error=error)
+
+    module = types.SimpleNamespace(begun=begun, sweep=sweep, finished=lambda c: fake.done)
+    monkeypatch.setitem(sys.modules, "cluster.sweep", module)
+    return fake
+
+
+def test_a_sweep_makes_all_combinations_in_order(swept, write):
+    options = ("--vary", "run.seed=1,2", "--vary", "objective.preset=gsspo,grpo")
+    result = wfr("sweep", write("run: {name: r}"), *options, "--set", "train.steps=7")
+    assert result.exit_code == console.DONE, result.stderr
+    assert [config.run.name for config in swept.made] == [
+        *("r-1-gsspo", "r-1-grpo", "r-2-gsspo", "r-2-grpo")
+    ]
+    assert [c.run.seed for c in swept.made] == [1, 1, 2, 2]
+    assert [c.objective.preset for c in swept.made] == ["gsspo", "grpo"] * 2
+    assert {c.train.steps for c in swept.made} == {7}
+    for word in ("preset", "r-2-grpo", "0.250", "0.750", "done"):
+        assert word in result.stdout
+
+
+def test_a_sweep_as_json_is_one_line_for_each_run(swept, write):
+    swept.fails["r-2"] = "ten tasks in a row"
+    result = wfr("sweep", write("run: {name: r}"), "--vary", "run.seed=1,2", "--json")
+    assert result.exit_code == console.FAILED
+    first, second = map(json.loads, result.stdout.splitlines())
+    assert first == {**SUMMARY, "name": "r-1"}
+    assert second == {"name": "r-2", "status": "failed", "reason": "ten tasks in a row"}
+
+
+def test_a_sweep_names_the_runs_that_failed(swept, write):
+    swept.fails["r-2"] = "ten tasks in a row [/x]"
+    result = wfr("sweep", write("run: {name: r}"), "--vary", "run.seed=1,2,3")
+    assert result.exit_code == console.FAILED
+    assert "r-2: ten tasks in a row [/x]" in result.stderr
+    assert len(swept.made) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--vary", "run.seed"], ("--vary 'run.seed'", "KEY=VALUE,VALUE")),
+        (["--vary", "run.seed=1,,2"], ("KEY=VALUE,VALUE",)),
+        (["--vary", "run.name=a,b"], ("run.name", "get their names")),
+        (["--vary", "learner.lr=1e-6,1e+6,1e-6"], ("two runs would be called", "learner.lr=1e-6")),
+        (["--vary", "buffer.max_lag=0,-1"], ("buffer.max_lag", "-1")),
+        (["--vary", "buffer.lag=0,1"], ("buffer.lag", "unknown key", "max_lag")),
+        ([], ("--vary",)),
+    ],
+)
+def test_a_sweep_refuses_before_anything_starts(swept, write, options, words):
+    result = wfr("sweep", write(""), *options)
+    assert result.exit_code == console.BAD_INPUT
+    assert swept.made == []
+    for word in words:
+        assert word in result.stderr
+
+
+def test_a_sweep_checks_every_run_that_it_would_make(swept, fit, write, monkeypatch):
+    asked = []
+
+    def checks(config, **how):
+        asked.append((config.run.name, how))
+        return GOOD
+
+    module = importlib.import_module("cluster.commands.train")
+    monkeypatch.setattr(module, "checks", checks)
+    swept.done["r-1"] = SUMMARY
+    wfr("sweep", write("run: {name: r}"), "--vary", "run.seed=1,2")
+    assert asked == [("r-2", {"overwrite": False, "resume": False})]
+    swept.others.add("r-3")
+    result = wfr("sweep", write("run: {name: r}"), "--vary", "run.seed=1,2,3")
+    assert (result.exit_code, len(swept.made)) == (console.BAD_INPUT, 2)
+    assert "another configuration" in result.stderr
+
+
+def test_a_comma_in_brackets_or_quotes_separates_no_values():
+    from cluster.commands.sweep import split
+
+    assert list(split("[Search, Programmer],[Search]")) == ["[Search, Programmer]", "[Search]"]
+    assert list(split("{a: 1, b: 2}, 'x,]', 3")) == ["{a: 1, b: 2}", "'x,]'", "3"]
 
 
 # ---- cache

@@ -1156,6 +1156,25 @@ def test_samplers_outlive_a_run_that_starts_anew_and_get_its_weights_first(tmp_p
     assert events[-1] == "shut down"
 
 
+def test_samplers_outlive_a_run_of_a_sweep_that_ended_well(tmp_path):
+    """The next one joins them before it starts any."""
+    survivors = Survivors(lasting=True)
+    events, _, error = _run(tmp_path / "a", samplers=2, survivors=survivors)
+    assert (error, events[-1]) == (None, "shut down, keep sampler-0,sampler-1")
+    assert survivors.logs == str(tmp_path / "a/r/logs")
+    events, _, error = _run(tmp_path / "b", samplers=2, survivors=survivors)
+    assert error is None
+    assert events[:3] == ["load 0", "connect sampler-0,sampler-1", "publish 0"]
+
+
+def test_a_run_of_a_sweep_that_is_told_to_stop_ends_its_samplers(tmp_path):
+    survivors = Survivors(lasting=True)
+    _, summary, error = _run(
+        tmp_path, survivors=survivors, meanwhile=lambda run, _: _stop(run), steps=500
+    )
+    assert (error, summary["status"], survivors.samplers) == (None, "stopped", {})
+
+
 def test_engines_that_are_starting_when_a_learner_dies_come_up_and_are_kept(tmp_path):
     """They would have to be started again."""
 

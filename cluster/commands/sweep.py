@@ -72,7 +72,7 @@ def sweep(
         if as_json:
             typer.echo(json.dumps({"name": one.config.run.name, **one.summary} | _fault(one)))
     if not as_json:
-        _show(ended, runs, [key.partition("=")[0] for key in vary])
+        _show(ended, runs, [key.partition("=")[0].rpartition(".")[2] for key in vary])
     if any(one.error for one in ended):
         raise typer.Exit(FAILED)
 
