@@ -15,17 +15,15 @@ Beside it: the time that an hour of a run on 512 GPUs takes to simulate.
 from __future__ import annotations
 
 import dataclasses
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.harness import Figure, Result, at_most, figure
 from benchmarks.late_operators import PROFILES
+from benchmarks.series import ROOT, Series
 from wfr.planner.calibration import calibrate
 from wfr.planner.forecast import forecast
 from wfr.planner.recorded_run import Recorded, RecordedRun
@@ -34,8 +32,6 @@ from wfr.planner.scenario_file import load_scenario
 from wfr.planner.simulation import Simulation
 from wfr.planner.tuning import tuned
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIG = ROOT / "cluster/configs/quickstart.yaml"
 LARGE = ROOT / "cluster/configs/plans/8b_director.yaml"
 LARGE_SIZE = (
     *("gpu.count=512", "sampler.count=384", "learner.gpus=128", "training.groups_per_batch=1024"),
@@ -101,31 +97,26 @@ def run(quick: bool) -> Result:
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         warm = ("warmstart.steps=50",) if quick else ()
-        base = train(directory, "base", "train.steps=1", *warm) / "base"
-        start = (f"model.path={base}", f"train.steps={steps}")
-        for name, arm in {**CALIBRATION, **predicted}.items():
-            train(directory, name, *start, *arm.overrides())
-        again = train(directory, "lag 4, again", *start, *CALIBRATION["lag 4"].overrides())
-        result = compare(directory, predicted, again)
+        again = {"lag 4, again": CALIBRATION["lag 4"]}
+        train(directory, {**CALIBRATION, **again, **predicted}, steps, warm)
+        result = compare(directory, predicted, _place(directory, "lag 4, again"))
     hour = _large(hours=0.05 if quick else 1.0)
     return dataclasses.replace(result, figures=[*result.figures, *hour])
 
 
-def train(directory: Path, name: str, *overrides: str) -> Path:
-    """One run of the quickstart in a process of its own; returns its directory.
+def train(directory: Path, arms: Mapping[str, Arm], steps: int, warm: Sequence[str] = ()) -> None:
+    """Make the runs, one after another.
 
     Raises:
-        CalledProcessError: it failed.
+        RuntimeError: the warm start failed, or one of them.
     """
-    place = _place(directory, name)
-    settings = (f"run.dir={directory}", f"run.name={place.name}", "tasks.eval_tasks=12")
-    command = [sys.executable, "-m", "cluster.cli", "train", str(CONFIG), "--json", "--overwrite"]
-    for setting in (*settings, *overrides):
-        command += ["--set", setting]
-    # Ray would otherwise let everything else on the machine go first.
-    environment = {**os.environ, "RAY_worker_niceness": "0"}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
-    return place
+    series = Series(directory)
+    series.base(warm)
+    common = (f"train.steps={steps}", "tasks.eval_tasks=12")
+    runs = {_place(directory, name).name: (*common, *arm.overrides()) for name, arm in arms.items()}
+    failed = series.train_all(runs)
+    if failed:
+        raise RuntimeError(f"runs in {directory} failed: {', '.join(failed)}")
 
 
 def compare(directory: Path, predicted: Mapping[str, Arm], again: Path | None = None) -> Result:

@@ -175,8 +175,12 @@ class Series:
 
     def train(self, name: str, settings: Sequence[str]) -> Path | None:
         """Make one run from the base; returns its directory, or none where it failed."""
-        (ended,) = self._play([self._config(name, settings)])
-        return None if ended.error else self.finished(name)
+        return None if self.train_all({name: settings}) else self.finished(name)
+
+    def train_all(self, runs: Mapping[str, Sequence[str]]) -> dict[str, str]:
+        """Make runs from the base, by name with their settings; why some of them failed."""
+        configs = (self._config(name, settings) for name, settings in runs.items())
+        return {each.config.run.name: each.error for each in self._play(configs) if each.error}
 
     def _config(self, name: str, settings: Sequence[str]) -> Config:
         """Settings of one run from the base."""

@@ -98,23 +98,21 @@ def calibrated(series: Series) -> dict[RatioUnit, Bounds]:
         shutil.copy(BOUNDS, path)
     if not path.exists():
         series.base()
-        parts = [_recorded(series, seed) for seed in CALIBRATION_SEEDS]
+        runs = dict(map(_calibration, CALIBRATION_SEEDS))
+        failed = series.train_all({n: each for n, each in runs.items() if not series.finished(n)})
+        if failed:
+            raise RuntimeError(f"runs in {series.out} failed, see their logs: {failed}")
+        parts = [trust_region.read(series.out / name, CALIBRATION_STEPS) for name in runs]
         found = trust_region.calibrate(trust_region.joined(parts), REFERENCE, EPSILON)
         trust_region.write(found, path)
     return trust_region.load(path)
 
 
-def _recorded(series: Series, seed: int) -> trust_region.Scored:
-    name = f"calibration-{seed}"
+def _calibration(seed: int) -> tuple[str, tuple[str, ...]]:
+    """Name and settings of a run that records batches of the reference."""
     arm = cell(REFERENCE, "subsequence_mean", Bounds(EPSILON, 0.0))
-    settings = (
-        *(*COMMON, *arm.overrides, f"run.seed={seed}"),
-        *(f"train.steps={CALIBRATION_STEPS + 1}", f"train.checkpoint_every={CALIBRATION_STEPS}"),
-    )
-    run = series.finished(name) or series.train(name, settings)
-    if run is None:
-        raise RuntimeError(f"the run in {series.out / name} failed: see its logs")
-    return trust_region.read(run, CALIBRATION_STEPS)
+    steps = f"train.steps={CALIBRATION_STEPS + 1}", f"train.checkpoint_every={CALIBRATION_STEPS}"
+    return f"calibration-{seed}", (*COMMON, *arm.overrides, f"run.seed={seed}", *steps)
 
 
 def cell(unit: RatioUnit, aggregate: str, bounds: Bounds) -> Arm:
