@@ -15,20 +15,20 @@ import pytest
 
 
 class RunProcess:
-    """A `wfr train` in its own process; `processes()` finds everything that it started."""
+    """A `wfr COMMAND` in its own process; `processes()` finds everything that it started."""
 
-    def __init__(self, directory, text, *overrides):
+    def __init__(self, directory, text, *overrides, command="train"):
         """Start it in `directory`, for which RUNS stands in the configuration's `text`."""
         self.directory = directory
         config = directory / "config.yaml"
         config.write_text(text.replace("RUNS", str(directory)))
         self.token = uuid.uuid4().hex
-        command = [sys.executable, "-m", "cluster.cli", "train", str(config)]
+        words = [sys.executable, "-m", "cluster.cli", command, str(config)]
         for override in overrides:
-            command += [override] if override.startswith("--") else ["--set", override]
+            words += override.split(" ") if override.startswith("--") else ["--set", override]
         self.log = (directory / "log").open("w+")
         self.process = subprocess.Popen(
-            command,
+            words,
             stdout=self.log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "WFR_TEST_TOKEN": self.token},
