@@ -46,7 +46,7 @@ def test_one_engine_serves_every_run(sweep, tmp_path):
         assert (summary["status"], summary["steps"]) == ("done", 3), name
         assert summary["max_lag_seen"] <= summary["max_lag"]
         assert summary["samplers_lost"] == []
-        assert audit(tmp_path / name).ledger.missing == 0
+        assert audit(tmp_path / name).violations == []
         # It begins with the director that it was given, whatever the engine learnt before.
         first, *_, last = steps(tmp_path / name)
         assert first["kl_behaviour"] < 1e-3
