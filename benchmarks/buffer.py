@@ -234,14 +234,15 @@ class _Measurement:
 
     def _latencies(self, each: int, every: float) -> list[tuple[float, float]]:
         processes, producers = 4, 16
-        total = processes * producers * each
+        total = processes * producers * (1 + each)
         buffer = self._buffer(total)
         actor: Any = ray.remote(Producer).options(**_OPTIONS)
         actors = [actor.remote(4, self._size, self._longest, seed) for seed in range(processes)]
         ray.get([actor.sizes.remote() for actor in actors])
-        parts = ray.get(
-            [actor.put_latency.remote(buffer, producers, each, every) for actor in actors]
-        )
+        for count, pause in ((1, 0.0), (each, every)):  # first all processes get to know each other
+            parts = ray.get(
+                [actor.put_latency.remote(buffer, producers, count, pause) for actor in actors]
+            )
         ray.get(self._consumer.take_arrow.remote(buffer))
         ledger = ray.get(buffer.handle.ledger.remote())
         assert ledger.groups_consumed == ledger.groups_admitted == total

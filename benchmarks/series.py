@@ -78,13 +78,15 @@ class Series:
         command: Callable[..., int] = wfr,
         play: Callable[[Iterable[Config]], Iterable[Ended]] = played,
         kept: Path | None = None,
+        config: Path = CONFIG,
     ) -> None:
-        """Make runs under `out`, all with the overrides `common`.
+        """Make runs of `config` under `out`, all with the overrides `common`.
 
         `play` makes them, and `command` what else there is to make. Rows in the file `kept` count
         as well; `keep` adds to them.
         """
         self.out = out.resolve()
+        self._file = config
         self._kept = kept
         self._common = tuple(common)
         self._play = play
@@ -169,7 +171,7 @@ class Series:
         base = self.out / "base"
         if not (base / "config.json").exists():
             options = _set("run.seed=1", *warm)
-            if self.command("warmstart", str(CONFIG), "--out", str(base), *options):
+            if self.command("warmstart", str(self._file), "--out", str(base), *options):
                 raise RuntimeError(f"the warm start in {base} failed: see above")
         return base
 
@@ -185,7 +187,7 @@ class Series:
     def _config(self, name: str, settings: Sequence[str]) -> Config:
         """Settings of one run from the base."""
         place = (f"run.dir={self.out}", f"run.name={name}", f"model.path={self.out / 'base'}")
-        return load_config(CONFIG, (*place, *settings))
+        return load_config(self._file, (*place, *settings))
 
     def finished(self, name: str) -> Path | None:
         """The directory of a run that ended well, or none."""
@@ -217,8 +219,9 @@ def _set(*overrides: str) -> list[str]:
 def outcome(directory: Path) -> Row:
     """What came of a finished run, from its summary and its metrics.
 
-    Times are seconds. `curve` is the share of right answers among the sampled episodes of each
-    step, `clipped` the share of its ratios that were clipped, units counted alike, `at` the time
+    Times are seconds. `parts` are means over the held-out tasks after training, `curves` those of a
+    canvas over the sampled episodes of each step; `curve` is their share of right answers,
+    `clipped` the share of its ratios that were clipped, units counted alike, `at` the time
     from the beginning of training to its publication. `groups`, `train`, `publish` and `other` add
     up to the training loop's life up to the last step; `sampler`, `operator`, `own` and `slot` are
     summed over all episodes. `discarded` leaves out what was under way when the run ended (`cut`).
@@ -233,6 +236,7 @@ def outcome(directory: Path) -> Row:
     return {
         **{name: summary[name] for name in kept},
         **{"skill_" + name: value for name, value in summary["skills_after"].items()},
+        "parts": summary["parts_after"],
         "generated": summary["tokens_generated"],
         "consumed": summary["tokens_consumed"],
         "waiting": summary["tokens_waiting"],
@@ -246,6 +250,11 @@ def outcome(directory: Path) -> Row:
         "lag": sum(record["lag/mean"] for record in steps) / len(steps),
         "at": [round(record["time"] - begin, 3) for record in steps],
         "curve": [record["reward/correct"] for record in steps],
+        "curves": {
+            name: [record[f"reward/{name}"] for record in steps]
+            for name in ("operators", "gate")
+            if f"reward/{name}" in last
+        },
         "clipped": [record["clip_fraction_low"] + record["clip_fraction_high"] for record in steps],
         "entropy": last["entropy"],
     }

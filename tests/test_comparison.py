@@ -6,7 +6,15 @@ import re
 
 import pytest
 
-from benchmarks.studies.comparison import Contrast, Line, arms_table, contrasts_table, draw, final
+from benchmarks.studies.comparison import (
+    OUTCOMES,
+    Contrast,
+    Line,
+    arms_table,
+    contrasts_table,
+    draw,
+    final,
+)
 
 
 def row(arm, seed, value):
@@ -44,12 +52,16 @@ def test_a_contrast_without_pairs_is_shown_without_a_test():
 
 
 def test_arms_are_listed_with_intervals():
-    text = arms_table(ROWS, {"constant": lambda row: 1.0})
+    text = arms_table(ROWS, {**OUTCOMES, "constant": lambda row: 1.0})
     assert text.splitlines()[0] == "| arm | seeds | learning speed | exact match | constant |"
     assert "| c | 4 | 0.050 [0.050, 0.050] | 0.100 [0.100, 0.100] | 1.000 [1.000, 1.000] |" in text
 
 
 def test_curves_are_drawn(tmp_path):
-    lines = {"a": Line("left", "first", "red"), "missing": Line("right", "none", "blue")}
+    lines = [
+        Line("a", "left", "first", "red"),
+        Line("missing", "right", "none", "blue"),
+        Line("b", "right", "constant", "blue", lambda row: [1.0, 2.0]),
+    ]
     draw(ROWS, lines, tmp_path / "curves.svg")
     assert (tmp_path / "curves.svg").read_text().startswith("<?xml")

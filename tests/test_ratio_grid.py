@@ -30,7 +30,7 @@ def test_cells_differ_in_unit_and_aggregate_and_in_the_bounds_of_the_unit():
 
 def test_contrasts_are_of_cells_and_balanced():
     names = {arm.name for arm in cells(BOUNDS)}
-    assert names == set(LINES)
+    assert names == {line.arm for line in LINES}
     for contrast in (*CONTRASTS["tested"], *CONTRASTS["described"]):
         assert {*contrast.above, *contrast.below} <= names
         assert len(contrast.above) == len(contrast.below)

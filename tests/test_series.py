@@ -20,6 +20,7 @@ def step(number, correct):
         "step": number,
         "time": 1000.0 + 10 * number,
         "reward/correct": correct,
+        "reward/operators": 3.0,
         "clip_fraction_low": 0.01,
         "clip_fraction_high": 0.02,
         "lag/mean": float(number),
@@ -34,6 +35,7 @@ SUMMARY = {
     "em_before": 0.3,
     "em_after": 0.9,
     "skills_after": {"hop1": 1.0},
+    "parts_after": {"operators": 5.0},
     "steps": 2,
     "rl_seconds": 20.0,
     "wall_seconds": 60.0,
@@ -153,6 +155,7 @@ def test_what_a_row_says(tmp_path):
     row = outcome(tmp_path / "lag-0-1")
     assert (row["discarded"], row["cut"], row["discarded_by"]) == (30, 20, {"backend_failed": 30})
     assert row["curve"] == [0.25, 0.75]
+    assert (row["parts"], row["curves"]) == ({"operators": 5.0}, {"operators": [3.0, 3.0]})
     assert row["at"] == [10.0, 20.0]
     assert row["clipped"] == pytest.approx([0.03, 0.03])
     assert (row["groups"], row["operator"], row["idle"], row["lag"]) == (6.0, 20.0, 0.25, 1.5)

@@ -62,9 +62,8 @@ class Contrast:
         }
 
 
-def arms_table(rows: Sequence[Row], extra: Mapping[str, Outcome] | None = None) -> str:
+def arms_table(rows: Sequence[Row], columns: Mapping[str, Outcome]) -> str:
     """Means over the seeds of each arm, with bootstrap intervals, as Markdown."""
-    columns = {**OUTCOMES, **(extra or {})}
     lines = ["| arm | seeds | " + " | ".join(columns) + " |", "|" + "---|" * (len(columns) + 2)]
     for arm in dict.fromkeys(row["arm"] for row in rows):
         there = [row for row in rows if row["arm"] == arm]
@@ -100,43 +99,43 @@ def _shown(values: Sequence[float], sign: str = "") -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Line:
-    """How an arm is drawn: in which panel, in which colour and dashes, with which name."""
+    """How an arm is drawn: in which panel, with which name, in which colour; and which curve."""
 
+    arm: str
     panel: str
     label: str
     colour: str
-    dashes: str = "-"
+    curve: Callable[[Row], Sequence[float]] = lambda row: row["curve"]
 
 
-def draw(rows: Sequence[Row], lines: Mapping[str, Line], path: Path) -> None:
-    """Plot learning curves: a panel per kind, a line per arm, the mean over its seeds.
+def draw(rows: Sequence[Row], lines: Sequence[Line], path: Path, what: str = "") -> None:
+    """Plot curves over the steps: a line per arm, the mean over its seeds and the last five steps.
 
-    Drawn is the mean of the last five steps.
+    `what` is drawn in every panel; none: the panels say it, and differ in it.
     """
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    panels = list(dict.fromkeys(line.panel for line in lines.values()))
-    figure, axes = pyplot.subplots(
-        1, len(panels), figsize=(3.6 * len(panels), 3.2), sharey=True, squeeze=False
-    )
-    for arm, line in lines.items():
-        curves = [row["curve"] for row in rows if row["arm"] == arm]
+    panels = list(dict.fromkeys(line.panel for line in lines))
+    size = 3.6 * len(panels), 3.2
+    figure, axes = pyplot.subplots(1, len(panels), figsize=size, sharey=bool(what), squeeze=False)
+    for line in lines:
+        curves = [line.curve(row) for row in rows if row["arm"] == line.arm]
         if not curves:
             continue
         mean = [statistics.mean(step) for step in zip(*curves, strict=False)]
         smooth = [statistics.mean(mean[max(0, i - 4) : i + 1]) for i in range(len(mean))]
         axis = axes[0][panels.index(line.panel)]
         steps = range(1, len(mean) + 1)
-        axis.plot(steps, smooth, line.dashes, color=line.colour, label=line.label)
+        axis.plot(steps, smooth, color=line.colour, label=line.label)
     for axis, panel in zip(axes[0], panels, strict=True):
         axis.set(title=panel, xlabel="optimizer step")
         axis.grid(alpha=0.3)
         if axis.lines:
             axis.legend(frameon=False, fontsize=8)
-    axes[0][0].set_ylabel("exact match, sampled")
+    axes[0][0].set_ylabel(what)
     figure.tight_layout()
     figure.savefig(path)
     pyplot.close(figure)

@@ -171,11 +171,11 @@ CONTRASTS = {
         ),
     ],
 }
-LINES = {
-    name_of(unit, aggregate): Line(f"ratio: {unit}", aggregate, colour)
+LINES = [
+    Line(name_of(unit, aggregate), f"ratio: {unit}", aggregate, colour)
     for unit in UNITS
     for aggregate, colour in zip(AGGREGATES, ("#0b6bcb", "#c2410c", "#15803d"), strict=True)
-}
+]
 
 
 if __name__ == "__main__":

@@ -148,17 +148,17 @@ CONTRASTS = {
     ],
 }
 _COLOURS = dict(zip(CORRECTIONS, ("#0b6bcb", "#c2410c", "#15803d", "#7c3aed"), strict=True))
-LINES = {
-    FRESH: Line("no correction", "lag 0", "#111827"),
-    **{
-        name_of(lag, "none"): Line("no correction", f"lag {lag}", colour)
+LINES = [
+    Line(FRESH, "no correction", "lag 0", "#111827"),
+    *(
+        Line(name_of(lag, "none"), "no correction", f"lag {lag}", colour)
         for lag, colour in zip(LAGS, _COLOURS.values(), strict=False)
-    },
-    **{
-        name_of(8, correction, unit): Line(f"lag 8, {unit}", correction, _COLOURS[correction])
+    ),
+    *(
+        Line(name_of(8, correction, unit), f"lag 8, {unit}", correction, _COLOURS[correction])
         for unit, correction in itertools.product(UNITS, CORRECTIONS)
-    },
-}
+    ),
+]
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from benchmarks.studies.comparison import (
     OUTCOMES,
     Contrast,
     Line,
+    Outcome,
     arms_table,
     clipped,
     contrasts_table,
@@ -21,6 +22,10 @@ from benchmarks.studies.comparison import (
 )
 
 RESULTS = Path(__file__).parent / "results"
+BESIDE: Mapping[str, Outcome] = {
+    "ratios clipped": clipped,
+    "entropy at the end": lambda row: float(row["entropy"]),
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,14 +34,19 @@ class Study:
 
     Attributes:
         contrasts: under `tested` those of one family, under `described` those without a test.
-        lines: how each arm's learning curve is drawn.
+        lines: what is drawn, and `what` that is where all panels show the same.
+        outcomes: what is compared, the primary one first.
+        beside: what else is told of each arm.
     """
 
     name: str
     series: Series
     arms: Sequence[Arm]
     contrasts: Mapping[str, Sequence[Contrast]]
-    lines: Mapping[str, Line]
+    lines: Sequence[Line]
+    what: str = "exact match, sampled"
+    outcomes: Mapping[str, Outcome] = dataclasses.field(default_factory=lambda: OUTCOMES)
+    beside: Mapping[str, Outcome] = dataclasses.field(default_factory=lambda: BESIDE)
 
     def main(
         self,
@@ -66,7 +76,7 @@ class Study:
         (self.series.out / f"{self.name}.md").write_text(text, encoding="utf-8")
         table = self.series.write_table(rows, self.name)
         plot = self.series.out / f"{self.name}.svg"
-        draw(rows, self.lines, plot)
+        draw(rows, self.lines, plot, self.what)
         if store:
             RESULTS.mkdir(exist_ok=True)
             self.series.keep(rows)
@@ -80,11 +90,10 @@ class Study:
         parts = [f"{len(rows)} of {wanted} runs are finished, of commit {commits}."]
         if failed:
             parts.append(f"Failed: {', '.join(failed)}.")
-        extra = {"ratios clipped": clipped, "entropy at the end": lambda row: float(row["entropy"])}
-        parts.append(arms_table(rows, extra))
-        for name, outcome in OUTCOMES.items():
+        parts.append(arms_table(rows, {**self.outcomes, **self.beside}))
+        for name, outcome in self.outcomes.items():
             parts.append(contrasts_table(rows, self.contrasts["tested"], name, outcome))
-        for name, outcome in OUTCOMES.items():
+        for name, outcome in self.outcomes.items():
             for contrast in self.contrasts.get("described", ()):
                 found = contrast.differences(rows, outcome)
                 shown = ", ".join(f"{value:+.3f}" for value in found.values()) or "no pair"
