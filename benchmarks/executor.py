@@ -44,7 +44,7 @@ _PROMPT = "Who wrote the book that the film is based on? " * 4
 
 def run(quick: bool) -> Result:
     """Measure against a fresh server."""
-    calls, repeats = (300, 1) if quick else (4000, 5)
+    calls, repeats = (300, 1) if quick else (4000, 3)
     with _server() as address, tempfile.TemporaryDirectory() as directory:
         bench = _Bench(address, calls, Path(directory))
         samples = interleave(

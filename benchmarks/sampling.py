@@ -63,7 +63,7 @@ class Director:
     shape: Sequence[str]
     groups: int
     warm: bool
-    repeats: int = 5
+    repeats: int = 3
     target: Target | None = None
 
 
@@ -73,7 +73,6 @@ DIRECTORS = {
         [f"model.tiny.{key}" for key in ("layers=8", "hidden=512", "intermediate=2048", "heads=8")],
         groups=4,
         warm=False,
-        repeats=3,
         target=at_least(0.95),
     ),
 }
