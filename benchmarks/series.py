@@ -4,9 +4,10 @@
     runs/NAME/rows.jsonl    one line per finished run: what was set, what came of it
     runs/NAME/ARM-SEED/     the run itself; checkpoints and journal are deleted with its row written
 
-A row is found again by the run's whole list of settings, so rows of other step counts may lie in
-the same file. Runs of one seed are made before those of the next: a part of a series is a series.
-Where rows are kept in the repository too, a series goes on from them on any machine.
+A row is found again by all of the run's settings, in whatever order, so rows of other step counts
+may lie in the same file, and arms that two series share are run once. Runs of one seed are made
+before those of the next: a part of a series is a series. Where rows are kept in the repository too,
+a series goes on from them on any machine.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class Series:
             return
         known = _read(self._kept)
         for row in rows:
-            if tuple(row["settings"]) not in known:
+            if _same(row["settings"]) not in known:
                 _append(self._kept, json.dumps(row))
 
     def write_table(self, rows: Sequence[Row], name: str = "runs") -> Path:
@@ -160,7 +161,7 @@ class Series:
         return {**kept, **_read(self.out / "rows.jsonl")}
 
     def _key(self, arm: Arm, seed: int) -> tuple[str, ...]:
-        return (f"run.seed={seed}", *self._common, *arm.overrides)
+        return _same((f"run.seed={seed}", *self._common, *arm.overrides))
 
     def base(self, warm: Sequence[str] = ()) -> Path:
         """The director that all runs start from, warmed up with the overrides `warm` if need be.
@@ -214,6 +215,10 @@ class Series:
 
 def _set(*overrides: str) -> list[str]:
     return [part for override in overrides for part in ("--set", override)]
+
+
+def _same(settings: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(settings))
 
 
 def outcome(directory: Path) -> Row:
@@ -272,7 +277,7 @@ def _read(path: Path) -> dict[tuple[str, ...], Row]:
             row = json.loads(line)
         except ValueError:  # cut off in the middle: that run is made again
             continue
-        rows[tuple(row["settings"])] = row
+        rows[_same(row["settings"])] = row
     return rows
 
 

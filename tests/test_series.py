@@ -114,6 +114,18 @@ def test_other_settings_are_other_runs(tmp_path):
     assert made.calls.count("lag-0-1") == 2
 
 
+def test_settings_in_another_order_are_the_same_run(tmp_path):
+    made = Made()
+    series_of(tmp_path, made, ["train.steps=2", "buffer.max_lag=0"]).run(
+        [Arm("a", {"kind": "x"}, ("learner.lr=0.1",))], [1]
+    )
+    other = series_of(tmp_path, made, ["learner.lr=0.1"])
+    arms = [Arm("b", {"kind": "y"}, ("buffer.max_lag=0", "train.steps=2"))]
+    assert other.run(arms, [1]) == []
+    assert made.calls == ["warmstart", "a-1"]
+    assert [(row["arm"], row["kind"]) for row in other.rows(arms, [1])] == [("b", "y")]
+
+
 def test_a_failed_run_is_named_and_made_again(tmp_path):
     assert series_of(tmp_path, Made({"lag-4-1"})).run(ARMS, [1]) == ["lag-4-1"]
     made = Made()

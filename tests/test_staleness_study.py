@@ -54,3 +54,12 @@ def test_contrasts_are_of_arms_and_differ_in_one_thing():
         assert len(differing) <= 1
     assert len(CONTRASTS["tested"]) == 10
     assert {line.arm for line in LINES} <= ARMS.keys()
+
+
+def test_the_clip_arms_of_lag_4_are_cells_of_the_grid():
+    """They are the same runs, which are made once."""
+    from benchmarks.studies import ratio_grid
+
+    cells = {frozenset((*ratio_grid.COMMON, *cell.overrides)) for cell in ratio_grid.cells(BOUNDS)}
+    found = [name for name, arm in ARMS.items() if {*COMMON, *arm.overrides} in cells]
+    assert found == [f"lag-4-clip-{unit}" for unit in UNITS]
