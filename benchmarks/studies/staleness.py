@@ -13,10 +13,11 @@ bounds 2, 4 and 8
 * `mask`: the same, weight w where 1 − ε ≤ w ≤ 1 + ε, else 0;
 * `decoupled`: the same, weight w
 
-each on {token, subsequence, sequence}: 40 arms, of which the grid of ratios has three (`clip` at lag
-4). ε of a unit is that of the equal effective trust region, which that study defines and stores
-(`trust_region.json`, lag about 4); it is the same for all lags. Seeds, warm start, steps and outcomes are those of that study too:
-learning speed (primary) and held-out exact match after 24 steps.
+each on {token, subsequence, sequence}: 40 arms, of which the grid of ratios has three (`clip` at
+lag 4). ε of a unit is that of the equal effective trust region, which that study defines and
+stores (`trust_region.json`, lag about 4); it is the same for all lags. Seeds, warm start, steps and
+outcomes are those of that study too: learning speed (primary) and held-out exact match after 24
+steps.
 
 Analysis: per seed differences of means over arms. Tested, Holm over the ten of an outcome: `none`
 at each lag − lag 0 (what staleness costs); each correction, averaged over units and lags − `none`,
