@@ -35,12 +35,12 @@ def steps(run):
 
 
 def test_one_engine_serves_every_run(sweep, tmp_path):
-    process = sweep("--vary buffer.max_lag=0,2", "--vary objective.preset=gsspo,grpo")
+    process = sweep("--vary buffer.max_lag=0,2")
     assert process.end(400) == 0, process.output()
-    assert process.output().count("still up") == 3
+    assert process.output().count("still up") == 1
     _, alive = psutil.wait_procs(process.processes(), timeout=30)
     assert not alive
-    names = [f"run-{lag}-{preset}" for lag in (0, 2) for preset in ("gsspo", "grpo")]
+    names = ["run-0", "run-2"]
     summaries = {n: json.loads((tmp_path / n / "summary.json").read_text()) for n in names}
     for name, summary in summaries.items():
         assert (summary["status"], summary["steps"]) == ("done", 3), name
@@ -55,7 +55,7 @@ def test_one_engine_serves_every_run(sweep, tmp_path):
     assert (tmp_path / names[0] / "logs/sampler-0.log").exists()
     assert not (tmp_path / names[1] / "logs/sampler-0.log").exists()
 
-    before = (tmp_path / names[3] / "summary.json").stat().st_mtime_ns
-    again = sweep("--vary buffer.max_lag=0,2", "--vary objective.preset=gsspo,grpo")
+    before = (tmp_path / names[1] / "summary.json").stat().st_mtime_ns
+    again = sweep("--vary buffer.max_lag=0,2")
     assert again.end(60) == 0, again.output()
-    assert (tmp_path / names[3] / "summary.json").stat().st_mtime_ns == before
+    assert (tmp_path / names[1] / "summary.json").stat().st_mtime_ns == before
