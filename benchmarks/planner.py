@@ -1,13 +1,13 @@
 """The capacity planner against real runs: steps per hour, predicted ÷ measured.
 
-Short runs of the quickstart from one warm-started director. Two of them, the synchronous one and
-the asynchronous one of the file, calibrate the planner; the others differ from these in `max_lag`,
-in the latency of the operators, in the size of groups or batches, or in how many requests the
-sampler serves at once, and are predicted. The planner is told what differs, and in no case what was
-measured. What counts is the time from the first published step to the last: what happens once, at
-the start, is no rate. The runs share the machine with whatever else runs on it, so one of them is
-made twice; Programmer is left out, because its sandbox takes many times as long where others keep
-the processors busy.
+Short runs of the quickstart from one warm-started director. Two kinds of them, the synchronous one
+and the asynchronous one of the file, calibrate the planner; the others differ from these in
+`max_lag`, in the latency of the operators, in the size of groups or batches, or in how many
+requests the sampler serves at once, and are predicted. The planner is told what differs, and in no
+case what was measured. What counts is the time from the first published step to the last: what
+happens once, at the start, is no rate. The runs share the machine with whatever else runs on it, so
+those that calibrate are made twice, before and after the others; Programmer is left out, because
+its sandbox takes many times as long where others keep the processors busy.
 
 Beside it: the time that an hour of a run on 512 GPUs takes to simulate.
 """
@@ -97,9 +97,9 @@ def run(quick: bool) -> Result:
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         warm = ("warmstart.steps=50",) if quick else ()
-        again = {"lag 4, again": CALIBRATION["lag 4"]}
-        train(directory, {**CALIBRATION, **again, **predicted}, steps, warm)
-        result = compare(directory, predicted, _place(directory, "lag 4, again"))
+        again = {f"{name}, again": arm for name, arm in CALIBRATION.items()}
+        train(directory, {**CALIBRATION, **predicted, **again}, steps, warm)
+        result = compare(directory, predicted)
     hour = _large(hours=0.05 if quick else 1.0)
     return dataclasses.replace(result, figures=[*result.figures, *hour])
 
@@ -119,21 +119,25 @@ def train(directory: Path, arms: Mapping[str, Arm], steps: int, warm: Sequence[s
         raise RuntimeError(f"runs in {directory} failed: {', '.join(failed)}")
 
 
-def compare(directory: Path, predicted: Mapping[str, Arm], again: Path | None = None) -> Result:
-    """Predict the runs that lie in `directory`, from the two that calibrate."""
-    runs = {name: RecordedRun.read(_place(directory, name)) for name in CALIBRATION}
-    calibrated = tuned(calibrate(list(runs.values())), list(runs.values()))
+def compare(directory: Path, predicted: Mapping[str, Arm]) -> Result:
+    """Predict the runs that lie in `directory`, from those that calibrate."""
+    pairs = {
+        name: [RecordedRun.read(_place(directory, n)) for n in (name, f"{name}, again")]
+        for name in CALIBRATION
+    }
+    runs = [run for pair in pairs.values() for run in pair]
+    calibrated = tuned(calibrate(runs), runs)
     figures, errors, table = [], [], {}
     for name, arm in {**CALIBRATION, **predicted}.items():
-        run = RecordedRun.read(_place(directory, name))
-        steps = len(run.steps) - 1
+        there = pairs.get(name) or [RecordedRun.read(_place(directory, name))]
+        steps = len(there[0].steps) - 1
         scenario = arm.scenario(calibrated)
-        workload = Recorded(list(runs.values()), scenario.operators)
+        workload = Recorded(runs, scenario.operators)
         found = [
             Simulation(scenario, workload, seed).run(steps=steps, warmup_steps=1).steps_per_hour
             for seed in range(1, _SEEDS + 1)
         ]
-        measured = run.pace
+        measured = statistics.median(run.pace for run in there)
         note = "calibration" if name in CALIBRATION else ""
         ratios = [rate / measured for rate in found]
         figures.append(figure(f"{name}: predicted ÷ measured", ratios, "×", note=note))
@@ -148,10 +152,10 @@ def compare(directory: Path, predicted: Mapping[str, Arm], again: Path | None = 
             repeats=len(errors),
         )
     ]
-    if again is not None:
-        first = table["lag 4"]["measured"]
-        noise = abs(RecordedRun.read(again).pace / first - 1)
-        top.append(figure("difference of two runs of `lag 4`, relative", [noise]))
+    top += [
+        figure(f"difference of two runs of `{name}`, relative", [abs(b.pace / a.pace - 1)])
+        for name, (a, b) in pairs.items()
+    ]
     setup = {
         "configuration": "cluster/configs/quickstart.yaml",
         "seeds": _SEEDS,

@@ -1,10 +1,11 @@
 """Tuning: two constants of a calibrated scenario, by which simulation and recorded runs agree.
 
 What a journal tells of the sampler's speed is blurred, because turns have no times of their own
-within a stretch. So the batching curve is scaled until the pace of the run of the smallest lag is
+within a stretch. So the batching curve is scaled until the pace of the runs of the smallest lag is
 right, and then the speed of samplers while the learner trains is changed until that of the largest
 lag is. The latter then stands for all that samplers lose to others at work. A run's pace is its
-steps per hour after the first step, which pays for what happens once.
+steps per hour after the first step, which pays for what happens once; that of several runs is the
+median.
 """
 
 from __future__ import annotations
@@ -23,25 +24,28 @@ def tuned(scenario: Scenario, runs: Sequence[RecordedRun], seeds: int = 3) -> Sc
 
     Runs without a second step say nothing and change nothing.
     """
-    useful = [run for run in sorted(runs, key=_lag) if len(run.steps) > 1]
-    if not useful:
+    paces: dict[int, list[float]] = {}
+    for run in runs:
+        if len(run.steps) > 1:
+            paces.setdefault(_lag(run), []).append(run.pace)
+    if not paces:
         return scenario
+    steps = min(len(run.steps) for run in runs if len(run.steps) > 1) - 1
     workload = Recorded(list(runs), scenario.operators)
 
-    def error(run: RecordedRun, candidate: Scenario) -> float:
-        training = candidate.training.model_copy(update={"max_lag": _lag(run)})
+    def error(lag: int, candidate: Scenario) -> float:
+        training = candidate.training.model_copy(update={"max_lag": lag})
         same = candidate.model_copy(update={"training": training})
-        steps = len(run.steps) - 1
         found = [
             Simulation(same, workload, seed).run(steps=steps, warmup_steps=1).steps_per_hour
             for seed in range(1, seeds + 1)
         ]
-        return statistics.median(found) / run.pace - 1
+        return statistics.median(found) / statistics.median(paces[lag]) - 1
 
-    first, last = useful[0], useful[-1]
+    first, last = min(paces), max(paces)
     by = _root(lambda factor: error(first, _scaled(scenario, factor)), 0.25, 4.0)
     scenario = _scaled(scenario, by)
-    if _lag(last) > _lag(first):
+    if last > first:
         slow = _root(lambda speed: error(last, _slowed(scenario, speed)), 0.1, 1.0)
         scenario = _slowed(scenario, slow)
     return scenario
