@@ -13,6 +13,7 @@ a series goes on from them on any machine.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -62,11 +63,15 @@ def wfr(*arguments: str) -> int:
 
 def played(configs: Iterable[Config]) -> Iterator[Ended]:
     """Make the runs anew, one after another."""
-    from cluster.sweep import sweep  # Ray takes a while to import
+    wanted = iter(configs)
+    first = next(wanted, None)
+    if first is None:  # only a report is asked for, and Ray takes a while to import
+        return
+    from cluster.sweep import sweep
 
     # Ray would otherwise let everything else on the machine go first.
     os.environ |= {"RAY_worker_niceness": "0"}
-    return sweep(configs, overwrite=True)
+    yield from sweep(itertools.chain([first], wanted), overwrite=True)
 
 
 class Series:
